@@ -1,0 +1,1 @@
+"""Baton: three gRPC services, a worker, a gateway, and what they share."""

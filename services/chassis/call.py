@@ -1,0 +1,52 @@
+"""The call that is being served: who makes it, which method it is, how long it may take."""
+
+import time
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+
+from services.chassis.errors import Internal
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Somebody whose credential was checked."""
+
+    agent_id: str
+    scopes: frozenset[str] = field(default_factory=frozenset)
+    token_id: str = ""
+
+    def holds(self, scope: str) -> bool:
+        """Whether the caller may do what `scope` allows; `admin` may do everything."""
+        return scope in self.scopes or "admin" in self.scopes
+
+
+@dataclass
+class Call:
+    """One RPC in progress."""
+
+    method: str
+    """`/package.Service/Method`."""
+    expires_at: float | None = None
+    """The deadline on the monotonic clock."""
+    caller: Caller | None = None
+    replayed: bool = False
+    """Whether the answer is that of an earlier request with the same key."""
+
+
+current: ContextVar[Call | None] = ContextVar("baton_call", default=None)
+
+
+def caller() -> Caller:
+    """Who makes the current call. Only for methods that need a credential: elsewhere it is an error."""
+    call = current.get()
+    if call is None or call.caller is None:
+        raise Internal("no caller in this context")
+    return call.caller
+
+
+def seconds_left(default: float) -> float:
+    """How long the current call may still take, `default` when it may take for ever. Never negative."""
+    call = current.get()
+    if call is None or call.expires_at is None:
+        return default
+    return max(0.0, min(default, call.expires_at - time.monotonic()))

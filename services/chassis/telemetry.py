@@ -1,0 +1,113 @@
+"""Traces, metrics and logs of a process.
+
+Attribute names follow the OpenTelemetry semantic conventions 1.44 in their stable `rpc.*` and `http.*` form.
+"""
+
+import logging
+import os
+import sys
+from collections.abc import Mapping
+from datetime import UTC, datetime
+
+import orjson
+from opentelemetry import metrics, trace
+from opentelemetry.context import Context
+from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter
+from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+# Span and metric attribute names, so that none is spelled twice.
+RPC_SYSTEM = "rpc.system.name"
+RPC_METHOD = "rpc.method"
+RPC_STATUS = "rpc.response.status_code"
+ERROR_TYPE = "error.type"
+ERROR_REASON = "baton.error.reason"
+CALLER = "baton.caller"
+
+_propagator = TraceContextTextMapPropagator()
+_RECORD_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+
+
+def configure(service: str) -> None:
+    """Sets up traces, metrics and logs of this process; called once, by its `__main__`.
+
+    Traces and metrics go to OTEL_EXPORTER_OTLP_ENDPOINT when it is set; without it spans are still made, so
+    that trace ids are on runs and in answers, but go nowhere.
+    """
+    logging.basicConfig(level=os.environ.get("BATON_LOG_LEVEL", "INFO").upper(), handlers=[_log_handler(service)])
+    resource = Resource.create({"service.name": f"baton-{service}", "service.namespace": "baton"})
+    tracer_provider = TracerProvider(resource=resource, shutdown_on_exit=False)
+    readers = []
+    if os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT"):
+        tracer_provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+        readers.append(PeriodicExportingMetricReader(OTLPMetricExporter()))
+    trace.set_tracer_provider(tracer_provider)
+    metrics.set_meter_provider(MeterProvider(readers, resource=resource, shutdown_on_exit=False))
+
+
+def shutdown() -> None:
+    """Sends what is still in the exporters' queues."""
+    for provider in (trace.get_tracer_provider(), metrics.get_meter_provider()):
+        stop = getattr(provider, "shutdown", None)
+        if stop is not None:
+            stop()
+
+
+def tracer() -> trace.Tracer:
+    return trace.get_tracer("baton")
+
+
+def meter() -> metrics.Meter:
+    return metrics.get_meter("baton")
+
+
+def traceparent() -> str:
+    """The current span as a W3C `traceparent`, or an empty string outside of any."""
+    carrier: dict[str, str] = {}
+    _propagator.inject(carrier)
+    return carrier.get("traceparent", "")
+
+
+def remote_context(carrier: Mapping[str, str]) -> Context:
+    """The context that a caller sent along as `traceparent` and `tracestate`."""
+    return _propagator.extract(carrier)
+
+
+def trace_id() -> str:
+    """The current trace as 32 hex digits, or an empty string outside of any."""
+    context = trace.get_current_span().get_span_context()
+    return trace.format_trace_id(context.trace_id) if context.is_valid else ""
+
+
+class _JsonLines(logging.Formatter):
+    """One JSON object per line: an event name, its fields, and the trace it belongs to."""
+
+    def __init__(self, service: str) -> None:
+        super().__init__()
+        self._service = service
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = {
+            "at": datetime.fromtimestamp(record.created, UTC),
+            "level": record.levelname,
+            "service": self._service,
+            "logger": record.name,
+            "event": record.getMessage(),
+            **{key: value for key, value in vars(record).items() if key not in _RECORD_FIELDS},
+        }
+        if current := trace_id():
+            line["trace_id"] = current
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return orjson.dumps(line, default=str, option=orjson.OPT_UTC_Z).decode()
+
+
+def _log_handler(service: str) -> logging.Handler:
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_JsonLines(service))
+    return handler
