@@ -1,0 +1,1 @@
+"""The tasks context: what is to be done, when, and what became of it."""

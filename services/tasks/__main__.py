@@ -1,0 +1,28 @@
+"""The tasks service as a process: `python -m services.tasks`."""
+
+import sys
+
+import uvloop
+
+from services.chassis import config, telemetry
+from services.chassis.config import ConfigurationError
+from services.chassis.server import serve
+from services.tasks.config import Settings
+from services.tasks.service import build
+
+
+async def main() -> None:
+    settings = config.load(Settings)
+    service = build(settings)
+    await serve(service.server, settings.listen, ready=service.ready, background=service.background())
+    service.database.close()
+
+
+if __name__ == "__main__":
+    telemetry.configure("tasks")
+    try:
+        uvloop.run(main())
+    except (ConfigurationError, OSError) as error:
+        sys.exit(f"tasks: {error}")
+    finally:
+        telemetry.shutdown()

@@ -1,0 +1,1 @@
+"""Messages to models and back; one module per noun."""

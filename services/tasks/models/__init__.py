@@ -1,0 +1,1 @@
+"""What the tasks context is about; plain values with no I/O."""

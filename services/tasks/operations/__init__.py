@@ -1,0 +1,1 @@
+"""The rules of the tasks context. Each runs inside one transaction and touches nothing else."""

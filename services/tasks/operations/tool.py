@@ -1,0 +1,125 @@
+"""Tool servers, and whether a pipeline's tools are there."""
+
+from ipaddress import ip_address
+from pathlib import PurePosixPath
+from urllib.parse import urlsplit
+
+from sqlalchemy import Connection
+
+from services.chassis.clock import Clock
+from services.chassis.errors import InvalidArgument, Violation
+from services.pipeline.builtin import BUILTIN_TOOLS
+from services.pipeline.definition import Pipeline
+from services.tasks.errors import ToolServerNameTaken, ToolServerNotFound
+from services.tasks.models.tool import NewToolServer, Tool, ToolServer, ToolTransport
+from services.tasks.store import tool as tool_store
+
+_BUILTIN_SERVERS = frozenset(address.partition(".")[0] for address in BUILTIN_TOOLS)
+
+
+def create_tool_server(connection: Connection, new: NewToolServer, clock: Clock) -> ToolServer:
+    """Registers a tool server."""
+    faults = _server_faults(new)
+    if faults:
+        raise InvalidArgument.of(faults)
+    server = ToolServer(
+        name=new.name,
+        transport=new.transport,
+        command=new.command,
+        env=new.env,
+        url=new.url,
+        timeout_seconds=new.timeout_seconds,
+        created_at=clock.now(),
+    )
+    if not tool_store.add_tool_server(connection, server):
+        raise ToolServerNameTaken(new.name)
+    return server
+
+
+def report_tools(connection: Connection, server: str, offered: list[Tool], clock: Clock) -> None:
+    """Replaces what is known of one server's tools."""
+    foreign = [
+        Violation(f"tools[{index}].address", f"must begin with '{server}.'")
+        for index, tool in enumerate(offered)
+        if not tool.address.startswith(f"{server}.")
+    ]
+    if foreign:
+        raise InvalidArgument.of(foreign)
+    if not tool_store.replace_tools(connection, server, offered, clock.now()):
+        raise ToolServerNotFound(server)
+
+
+def list_tools(connection: Connection, *, limit: int, after_address: str | None) -> list[Tool]:
+    """Built-in tools and those of the servers in one list by address."""
+    builtin = [tool for tool in BUILTIN_TOOLS.values() if after_address is None or tool.address > after_address]
+    offered = tool_store.list_tools(connection, limit=limit, after_address=after_address)
+    both = [Tool(tool.address, tool.description, dict(tool.input_schema)) for tool in builtin] + offered
+    return sorted(both, key=lambda tool: tool.address)[:limit]
+
+
+def tool_faults(connection: Connection, pipeline: Pipeline) -> list[Violation]:
+    """The steps whose tool does not exist. A server whose tools are not known yet may have any."""
+    servers = tool_store.servers_known(connection, {step.uses.partition(".")[0] for step in pipeline.steps})
+    addresses = tool_store.tools_known(connection, {step.uses for step in pipeline.steps})
+    faults = []
+    for index, step in enumerate(pipeline.steps):
+        server = step.uses.partition(".")[0]
+        if step.uses in BUILTIN_TOOLS or step.uses in addresses:
+            continue
+        if server not in servers and server not in _BUILTIN_SERVERS:
+            description = f"there is no tool server {server!r}: register it at POST /tool-servers"
+        elif servers.get(server, True):
+            description = f"tool server {server!r} has no such tool; it has {_names(connection, server)}"
+        else:
+            continue
+        faults.append(Violation(f"payload.pipeline[{index}].uses", description))
+    return faults
+
+
+def _names(connection: Connection, server: str) -> str:
+    builtin = [address for address in BUILTIN_TOOLS if address.startswith(f"{server}.")]
+    return ", ".join(builtin or tool_store.tool_names(connection, server, limit=20)) or "none"
+
+
+def _server_faults(new: NewToolServer) -> list[Violation]:
+    if new.name in _BUILTIN_SERVERS:
+        return [Violation("name", f"{new.name!r} is built in: choose another name")]
+    return _stdio_faults(new) if new.transport is ToolTransport.STDIO else _http_faults(new)
+
+
+def _stdio_faults(new: NewToolServer) -> list[Violation]:
+    faults = []
+    if not new.command:
+        faults.append(Violation("command", "is required for transport stdio"))
+    elif not PurePosixPath(new.command[0]).is_absolute():
+        faults.append(Violation("command[0]", f"{new.command[0]!r} must be the executable's absolute path"))
+    if new.url:
+        faults.append(Violation("url", "must be empty for transport stdio"))
+    return faults
+
+
+def _http_faults(new: NewToolServer) -> list[Violation]:
+    faults = [
+        Violation(field, "must be empty for transport http")
+        for field, value in (("command", new.command), ("env", new.env))
+        if value
+    ]
+    if not new.url:
+        faults.append(Violation("url", "is required for transport http"))
+    elif not _is_safe_url(new.url):
+        faults.append(Violation("url", f"{new.url!r} must be an https URL, or an http URL on a loopback address"))
+    return faults
+
+
+def _is_safe_url(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        host = parts.hostname or ""
+    except ValueError:
+        return False
+    if parts.scheme == "https":
+        return bool(host)
+    try:
+        return parts.scheme == "http" and (host == "localhost" or ip_address(host).is_loopback)
+    except ValueError:
+        return False

@@ -1,0 +1,80 @@
+"""The tasks service, put together."""
+
+import zoneinfo
+from collections.abc import Coroutine, Sequence
+from dataclasses import dataclass
+
+import grpc
+from baton.tasks.v1 import (
+    run_service_pb2,
+    run_service_pb2_grpc,
+    task_service_pb2,
+    task_service_pb2_grpc,
+    tool_service_pb2,
+    tool_service_pb2_grpc,
+    work_service_pb2,
+    work_service_pb2_grpc,
+)
+from sqlalchemy import select
+
+from services.chassis import loops
+from services.chassis.auth import Verifier
+from services.chassis.clock import SystemClock
+from services.chassis.database import Database
+from services.chassis.idempotency import Idempotency
+from services.chassis.paging import Cursors
+from services.chassis.policy import policies
+from services.chassis.server import create_server
+from services.tasks.background import Reaper, Scheduler
+from services.tasks.config import Settings
+from services.tasks.servicer.run import RunServicer
+from services.tasks.servicer.task import TaskServicer
+from services.tasks.servicer.tool import ToolServicer
+from services.tasks.servicer.work import WorkServicer
+from services.tasks.store.tables import idempotency_keys, tasks
+from services.tasks.wakeup import Wakeup
+
+
+@dataclass(frozen=True)
+class Service:
+    """What a process serves and runs."""
+
+    server: grpc.aio.Server
+    database: Database
+    idempotency: Idempotency
+    work_wakeup: Wakeup
+
+    def background(self) -> Sequence[Coroutine[None, None, None]]:
+        """The loops that run beside the server."""
+        return (
+            loops.forever("scheduler", Scheduler(self.database, self.work_wakeup).step, timeout=30),
+            loops.forever("reaper", Reaper(self.database, self.work_wakeup).step, timeout=30),
+            loops.forever("idempotency", self.idempotency.forget_expired, timeout=30),
+        )
+
+    async def ready(self) -> None:
+        """Raises while the tables cannot be read."""
+        await self.database.read(lambda connection, clock: connection.execute(select(tasks.c.id).limit(1)).all())
+
+
+def build(settings: Settings) -> Service:
+    """Builds everything from the settings; called inside a running event loop."""
+    # The zones of the tzdata package and no others: every replica must agree on them.
+    zoneinfo.reset_tzpath(())
+    database = Database(settings.database_url, schema="tasks", pool_size=settings.pool_size)
+    idempotency = Idempotency(database, idempotency_keys, settings.idempotency_ttl_seconds)
+    cursors = Cursors.from_file(settings.cursor_key_file)
+    work_wakeup = Wakeup()
+    contract = (
+        task_service_pb2.DESCRIPTOR,
+        run_service_pb2.DESCRIPTOR,
+        work_service_pb2.DESCRIPTOR,
+        tool_service_pb2.DESCRIPTOR,
+    )
+    server = create_server(policies(contract), Verifier(settings.jwks_file, SystemClock()))
+    task_servicer = TaskServicer(database, idempotency, cursors, work_wakeup, settings.default_timezone)
+    task_service_pb2_grpc.add_TaskServiceServicer_to_server(task_servicer, server)
+    run_service_pb2_grpc.add_RunServiceServicer_to_server(RunServicer(database, cursors), server)
+    work_service_pb2_grpc.add_WorkServiceServicer_to_server(WorkServicer(database, work_wakeup), server)
+    tool_service_pb2_grpc.add_ToolServiceServicer_to_server(ToolServicer(database, idempotency, cursors), server)
+    return Service(server, database, idempotency, work_wakeup)

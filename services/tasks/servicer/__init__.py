@@ -1,0 +1,1 @@
+"""The tasks context on the wire: one servicer per gRPC service."""

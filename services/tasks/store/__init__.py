@@ -1,0 +1,1 @@
+"""The SQL of the tasks context, for PostgreSQL and SQLite alike."""
