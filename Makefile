@@ -43,7 +43,7 @@ $(BIN)/uv: requirements/bootstrap.lock
 	@touch $@
 
 $(VENV)/.run: $(BIN)/uv requirements/run.lock pyproject.toml
-	$(BIN)/uv pip install --quiet --python $(VENV) --no-deps --require-hashes -r requirements/run.lock
+	$(BIN)/uv pip install --quiet --python $(VENV) --no-deps --require-hashes --compile-bytecode -r requirements/run.lock
 	@mkdir -p gen
 	$(BIN)/uv pip install --quiet --python $(VENV) --no-deps --no-build-isolation --editable .
 	@touch $@

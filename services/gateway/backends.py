@@ -1,0 +1,111 @@
+"""Calls to the services behind the gateway."""
+
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import grpc
+from google.api.httpbody_pb2 import HttpBody
+from google.protobuf.message import Message
+from grpc.aio import AioRpcError, Channel
+from opentelemetry.trace import Span, SpanKind, Status, StatusCode, use_span
+
+from services.chassis import telemetry
+from services.chassis.channel import CHANNEL_OPTIONS
+from services.chassis.concerns import REPLAYED_KEY
+from services.chassis.errors import ServiceError
+from services.chassis.status import from_rpc_error
+from services.gateway.descriptors import Method
+
+# An answer has passed the sender's limit already: refusing it here would only turn it into another error.
+_OPTIONS = list({**dict(CHANNEL_OPTIONS), "grpc.max_receive_message_length": -1}.items())
+Metadata = tuple[tuple[str, str], ...]
+
+
+def open_channels(addresses: Mapping[str, str]) -> dict[str, Channel]:
+    """A channel for each package, one for all that share an address. They outlive a restart of what is behind."""
+    opened: dict[str, Channel] = {}
+    for address in addresses.values():
+        if address not in opened:
+            opened[address] = grpc.aio.insecure_channel(address, options=_OPTIONS)
+    return {package: opened[address] for package, address in addresses.items()}
+
+
+async def close_channels(channels: Iterable[Channel]) -> None:
+    for channel in set(channels):
+        await channel.close()
+
+
+class UnaryCall:
+    """One method that answers one message."""
+
+    def __init__(self, method: Method, channel: Channel, timeout: float) -> None:
+        self._path, self._timeout = method.path, timeout
+        self._call: Callable[..., Any] = channel.unary_unary(
+            method.path, request_serializer=_serialize, response_deserializer=method.parse_response
+        )
+
+    async def __call__(self, request: Message, metadata: Metadata) -> tuple[Message, bool]:
+        """The answer, and whether it is that of an earlier request with the same key. Raises ServiceError."""
+        with _client_span(self._path) as span:
+            running = self._call(request, timeout=self._timeout, metadata=_traced(span, metadata))
+            response = await running
+            return response, _is_replayed(await running.initial_metadata(), await running.trailing_metadata())
+
+
+class ByteStreamCall:
+    """One method that streams bytes."""
+
+    def __init__(self, method: Method, channel: Channel, timeout: float) -> None:
+        self._path, self._timeout = method.path, timeout
+        self._call: Callable[..., Any] = channel.unary_stream(
+            method.path, request_serializer=_serialize, response_deserializer=HttpBody.FromString
+        )
+
+    async def __call__(self, request: Message, metadata: Metadata) -> AsyncIterator[HttpBody]:
+        """The chunks; closing the iterator ends the call. Raises ServiceError."""
+        with _client_span(self._path) as span:
+            running = self._call(request, timeout=self._timeout, metadata=_traced(span, metadata))
+            try:
+                async for chunk in running:
+                    yield chunk
+            finally:
+                running.cancel()
+
+
+def _serialize(message: Message) -> bytes:
+    return message.SerializeToString()
+
+
+def _is_replayed(*metadata: Iterable[tuple[str, str | bytes]] | None) -> bool:
+    return any(key == REPLAYED_KEY and value == "true" for part in metadata for key, value in part or ())
+
+
+def _traced(span: Span, metadata: Metadata) -> Metadata:
+    with use_span(span):
+        traceparent = telemetry.traceparent()
+    return (*metadata, ("traceparent", traceparent)) if traceparent else metadata
+
+
+@contextmanager
+def _client_span(path: str) -> Iterator[Span]:
+    """A CLIENT span around one call, which it never makes the current one: a stream is read by several tasks, and a
+    context can only be left by the one that entered it."""
+    name = path.lstrip("/")
+    span = telemetry.tracer().start_span(
+        name, kind=SpanKind.CLIENT, attributes={telemetry.RPC_SYSTEM: "grpc", telemetry.RPC_METHOD: name}
+    )
+    try:
+        yield span
+        span.set_attribute(telemetry.RPC_STATUS, "OK")
+    except AioRpcError as failure:
+        raise _failed(span, from_rpc_error(failure)) from None
+    finally:
+        span.end()
+
+
+def _failed(span: Span, error: ServiceError) -> ServiceError:
+    span.set_attribute(telemetry.RPC_STATUS, error.code.name)
+    span.set_attribute(telemetry.ERROR_REASON, error.reason)
+    span.set_status(Status(StatusCode.ERROR))
+    return error

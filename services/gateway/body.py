@@ -1,0 +1,68 @@
+"""The body of a request: JSON, not compressed, of a bounded size, read no further than that."""
+
+from collections.abc import Mapping
+
+import orjson
+from starlette.requests import Request
+
+from services.chassis.errors import InvalidArgument
+from services.gateway.problems import BodyTooLarge, MediaTypeUnsupported
+
+MAX_BODY_BYTES = 1024 * 1024
+_JSON = "application/json"
+_CHARSETS = frozenset({"", "utf-8", "utf8"})
+
+
+async def read_json(request: Request) -> object:
+    """The body as JSON; an empty one stands for `{}`.
+
+    Raises BodyTooLarge beyond MAX_BODY_BYTES, MediaTypeUnsupported, InvalidArgument `BODY_NOT_JSON`.
+    """
+    data = await _read(request)
+    if not data:
+        return {}
+    _check_media_type(request.headers)
+    try:
+        return orjson.loads(data)
+    except orjson.JSONDecodeError as error:
+        raise InvalidArgument(
+            f"the body is not valid JSON: {error.msg} at line {error.lineno}, column {error.colno}",
+            reason="BODY_NOT_JSON",
+        ) from None
+
+
+async def refuse_body(request: Request) -> None:
+    """Raises InvalidArgument `BODY_UNEXPECTED` when there is a body and the method takes none."""
+    if await _read(request):
+        raise InvalidArgument("this request takes no body", reason="BODY_UNEXPECTED")
+
+
+async def _read(request: Request) -> bytes:
+    declared = request.headers.get("content-length", "0")
+    if declared.isdecimal() and int(declared) > MAX_BODY_BYTES:
+        raise _too_large()
+    _check_encoding(request.headers)
+    chunks, size = [], 0
+    async for chunk in request.stream():
+        size += len(chunk)
+        if size > MAX_BODY_BYTES:
+            raise _too_large()
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+def _too_large() -> BodyTooLarge:
+    return BodyTooLarge(f"the body is larger than {MAX_BODY_BYTES} bytes")
+
+
+def _check_encoding(headers: Mapping[str, str]) -> None:
+    # A compressed body could be a thousand times larger than it looks.
+    if headers.get("content-encoding", "identity").lower() != "identity":
+        raise MediaTypeUnsupported("compressed bodies are not accepted: send it without content-encoding")
+
+
+def _check_media_type(headers: Mapping[str, str]) -> None:
+    media_type, _, parameters = headers.get("content-type", "").lower().partition(";")
+    charset = parameters.partition("charset=")[2].strip().strip('"')
+    if media_type.strip() != _JSON or charset not in _CHARSETS:
+        raise MediaTypeUnsupported(f"the body must be JSON in UTF-8: send it with content-type: {_JSON}")

@@ -1,0 +1,37 @@
+"""What the gateway needs to be told."""
+
+from dataclasses import dataclass
+
+from services.chassis.config import ConfigurationError, setting
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Filled from the environment."""
+
+    backends: str = setting(
+        "BATON_BACKENDS",
+        help="the services behind the gateway, as proto package=address pairs: baton.x.v1=127.0.0.1:7001,...",
+    )
+    auth_address: str = setting("BATON_AUTH_ADDRESS", help="host:port of the AuthService that tokens are exchanged at")
+    host: str = setting("BATON_GATEWAY_HOST", default="127.0.0.1", help="the address to listen on")
+    port: int = setting("BATON_PORT", default=8080, help="the port to listen on")
+    timeout_seconds: float = setting("BATON_GATEWAY_TIMEOUT_SECONDS", default=30.0, help="how long a call may take")
+    stream_timeout_seconds: float = setting(
+        "BATON_GATEWAY_STREAM_TIMEOUT_SECONDS", default=3600.0, help="how long a download may take"
+    )
+    grace_seconds: float = setting(
+        "BATON_GATEWAY_GRACE_SECONDS", default=10.0, help="how long requests in progress may take when it stops"
+    )
+
+    def addresses(self) -> dict[str, str]:
+        """The address of each package. Raises ConfigurationError."""
+        addresses = {}
+        for pair in self.backends.split(","):
+            package, equals, address = pair.strip().partition("=")
+            if not (package and equals and address) or package in addresses:
+                raise ConfigurationError(
+                    f"BATON_BACKENDS has {pair.strip()!r}: write package=host:port, each package once"
+                )
+            addresses[package] = address
+        return addresses

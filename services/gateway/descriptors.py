@@ -1,0 +1,122 @@
+"""The contracts as the gateway reads them: every method that declares an HTTP rule, from the generated modules."""
+
+import pkgutil
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from types import ModuleType
+
+from baton.api.v1 import annotations_pb2
+from google.api import annotations_pb2 as http_annotations_pb2
+from google.api import http_pb2
+from google.protobuf.descriptor import MethodDescriptor
+from google.protobuf.message import Message
+from google.protobuf.message_factory import GetMessageClass
+
+from services.chassis.config import ConfigurationError
+
+HTTP_BODY = "google.api.HttpBody"
+KEY_FIELD = "request_id"
+_VERBS = ("get", "put", "post", "delete", "patch")
+
+
+@dataclass(frozen=True)
+class Binding:
+    """One HTTP rule of a method."""
+
+    verb: str
+    template: str
+    body: str
+    """The request field that the body fills, `*` for the request itself, empty when there is no body."""
+    response_body: str
+    """The response field that is answered, empty for the response itself."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """One RPC that REST can call."""
+
+    package: str
+    descriptor: MethodDescriptor
+    bindings: tuple[Binding, ...]
+    policy: annotations_pb2.MethodPolicy
+
+    @property
+    def path(self) -> str:
+        """The method as gRPC addresses it: `/package.Service/Method`."""
+        return f"/{self.descriptor.containing_service.full_name}/{self.descriptor.name}"
+
+    @property
+    def streams_bytes(self) -> bool:
+        return self.descriptor.server_streaming
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it needs no token, because the request itself carries the credential to be checked."""
+        return self.policy.access == annotations_pb2.ACCESS_CREDENTIAL_IN_REQUEST
+
+    @property
+    def takes_key(self) -> bool:
+        """Whether an `Idempotency-Key` means anything to it."""
+        return self.policy.mutates and KEY_FIELD in self.descriptor.input_type.fields_by_name
+
+    def new_request(self) -> Message:
+        return GetMessageClass(self.descriptor.input_type)()
+
+    def parse_response(self, data: bytes) -> Message:
+        return GetMessageClass(self.descriptor.output_type).FromString(data)
+
+
+def load_methods(packages: Iterable[str]) -> list[Method]:
+    """The REST methods of proto packages whose stubs can be imported by the same name.
+
+    Raises ConfigurationError for a package that has none, and for a rule that cannot be served.
+    """
+    return [method for package in packages for method in _package_methods(package)]
+
+
+def _package_methods(package: str) -> list[Method]:
+    methods = [
+        Method(package, descriptor, tuple(_bindings(rule)), descriptor.GetOptions().Extensions[annotations_pb2.policy])
+        for module in _stub_modules(package)
+        for service in module.DESCRIPTOR.services_by_name.values()
+        for descriptor in service.methods
+        if (rule := descriptor.GetOptions().Extensions[http_annotations_pb2.http]).WhichOneof("pattern")
+    ]
+    for method in methods:
+        _check(method)
+    return methods
+
+
+def _stub_modules(package: str) -> list[ModuleType]:
+    try:
+        found = import_module(package)
+    except ModuleNotFoundError:
+        raise ConfigurationError(f"there are no stubs for package {package!r}: build them with `make protos`") from None
+    names = [name for _, name, _ in pkgutil.iter_modules(found.__path__) if name.endswith("_pb2")]
+    return [import_module(f"{package}.{name}") for name in sorted(names)]
+
+
+def _bindings(rule: http_pb2.HttpRule) -> Iterator[Binding]:
+    verb = rule.WhichOneof("pattern")
+    if verb not in _VERBS:
+        raise ConfigurationError(f"an HTTP rule uses {verb!r}: use one of {', '.join(_VERBS)}")
+    yield Binding(verb.upper(), getattr(rule, verb), rule.body, rule.response_body)
+    for additional in rule.additional_bindings:
+        yield from _bindings(additional)
+
+
+def _check(method: Method) -> None:
+    descriptor = method.descriptor
+    if descriptor.client_streaming:
+        raise ConfigurationError(f"{method.path} streams requests, which REST cannot")
+    if descriptor.server_streaming and descriptor.output_type.full_name != HTTP_BODY:
+        raise ConfigurationError(f"{method.path} streams messages: only streams of {HTTP_BODY} can be served")
+    for binding in method.bindings:
+        _check_field(method, binding.body.removeprefix("*"), descriptor.input_type.fields_by_name)
+        _check_field(method, binding.response_body, descriptor.output_type.fields_by_name)
+
+
+def _check_field(method: Method, name: str, fields: Mapping[str, object]) -> None:
+    if name and name not in fields:
+        raise ConfigurationError(f"{method.path} names the field {name!r} in its HTTP rule, and has no such field")

@@ -1,0 +1,131 @@
+"""What every request meets first and every answer last: its id, its span, its line in the access log."""
+
+import logging
+import re
+import time
+import uuid
+from contextlib import AbstractContextManager
+
+from opentelemetry.trace import Span, SpanKind, Status, StatusCode
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.types import Message, Receive, Scope, Send
+
+from services.chassis import telemetry
+from services.chassis.errors import Internal, ServiceError
+from services.gateway.problems import problem_response
+from services.gateway.routes import Endpoint, Router, Values
+
+# OpenTelemetry semantic conventions, stable HTTP names.
+HTTP_METHOD = "http.request.method"
+HTTP_ROUTE = "http.route"
+HTTP_STATUS = "http.response.status_code"
+URL_PATH = "url.path"
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9_.-]{1,128}")
+_KNOWN_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+_CLIENT_LEFT = 499
+_log = logging.getLogger(__name__)
+
+
+class Edge:
+    """The gateway as an ASGI application."""
+
+    def __init__(self, router: Router) -> None:
+        self._router = router
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            raise NotImplementedError(f"the gateway does not speak {scope['type']}")
+        request = Request(scope, receive)
+        given = request.headers.get("x-request-id", "")
+        scope["request_id"] = given if _REQUEST_ID.fullmatch(given) else str(uuid.uuid4())
+        with _server_span(request) as span:
+            answer = _Answer(send, scope["request_id"])
+            began = time.perf_counter()
+            try:
+                await self._serve(request, answer, span)
+            finally:
+                _record(request, answer, span, time.perf_counter() - began)
+
+    async def _serve(self, request: Request, answer: "_Answer", span: Span) -> None:
+        try:
+            response = await self._respond(request, span)
+            await response(request.scope, request.receive, answer.send)
+        except ClientDisconnect:
+            answer.status = _CLIENT_LEFT
+        except Exception:
+            # An answer that has begun can only be broken off: whoever reads it must not take it for whole.
+            _log.warning("transfer_broken", exc_info=True)
+            span.set_status(Status(StatusCode.ERROR))
+            raise
+
+    async def _respond(self, request: Request, span: Span) -> Response:
+        try:
+            endpoint, values = self._route(request, span)
+            return await endpoint(request, values)
+        except ServiceError as error:
+            if isinstance(error, Internal):
+                _log.error("request_failed", exc_info=True)
+            return _problem(request, error)
+        except ClientDisconnect:
+            raise
+        except Exception:
+            _log.exception("request_failed")
+            return _problem(request, Internal("internal error"))
+
+    def _route(self, request: Request, span: Span) -> tuple[Endpoint, Values]:
+        route, values = self._router.match(request.method, request.scope["raw_path"])
+        request.scope["route"] = route.template
+        span.update_name(f"{request.method} {route.template}")
+        span.set_attribute(HTTP_ROUTE, route.template)
+        return route.endpoint, values
+
+
+class _Answer:
+    """Sends an answer with its request id, and remembers how far it came."""
+
+    def __init__(self, send: Send, request_id: str) -> None:
+        self._send = send
+        self._request_id = request_id.encode("ascii")
+        self.status = 0
+        self.is_complete = False
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            message["headers"] = [*message["headers"], (b"x-request-id", self._request_id)]
+        await self._send(message)
+        self.is_complete = message["type"] != "http.response.start" and not message.get("more_body", False)
+
+
+def _problem(request: Request, error: ServiceError) -> Response:
+    path = request.scope["raw_path"].decode("latin-1")
+    return problem_response(error, path=path, request_id=request.scope["request_id"])
+
+
+def _server_span(request: Request) -> AbstractContextManager[Span]:
+    method = request.method if request.method in _KNOWN_METHODS else "_OTHER"
+    return telemetry.tracer().start_as_current_span(
+        "HTTP" if method == "_OTHER" else method,
+        context=telemetry.remote_context(request.headers),
+        kind=SpanKind.SERVER,
+        attributes={HTTP_METHOD: method, URL_PATH: request.scope["path"]},
+        record_exception=False,
+        set_status_on_exception=False,
+    )
+
+
+def _record(request: Request, answer: _Answer, span: Span, seconds: float) -> None:
+    span.set_attribute(HTTP_STATUS, answer.status)
+    if answer.status >= 500:
+        span.set_status(Status(StatusCode.ERROR))
+    fields = {
+        "method": request.method,
+        "route": request.scope.get("route", ""),
+        "status": answer.status,
+        "complete": answer.is_complete,
+        "duration_ms": round(seconds * 1000, 3),
+        "request_id": request.scope["request_id"],
+    }
+    _log.info("request", extra=fields)

@@ -1,0 +1,154 @@
+"""The OpenAPI document."""
+
+import mimetypes
+from collections.abc import Iterable, Mapping
+from http import HTTPStatus
+from typing import Any
+
+from google.protobuf.descriptor import FieldDescriptor
+
+from services.gateway.body import MAX_BODY_BYTES
+from services.gateway.descriptors import KEY_FIELD, Binding, Method
+from services.gateway.openapi.rules import Schema, is_required
+from services.gateway.openapi.schemas import Schemas
+from services.gateway.request_form import KEY_HEADER, query_fields
+from services.gateway.routes import parameter_names
+from services.gateway.transcode.query import text_fields
+
+_PROBLEM: Schema = {
+    "type": "object",
+    "description": "Why a request failed (RFC 9457).",
+    "properties": {
+        "type": {"type": "string", "description": "The kind of problem, as a relative reference."},
+        "title": {"type": "string", "description": "The HTTP status in words."},
+        "status": {"type": "integer", "description": "The HTTP status."},
+        "detail": {"type": "string", "description": "What went wrong, for people."},
+        "instance": {"type": "string", "description": "The path that was asked for."},
+        "code": {"type": "string", "description": "The gRPC status, such as `NOT_FOUND`."},
+        "reason": {"type": "string", "description": "What went wrong, for programs: a stable name."},
+        "errors": {
+            "type": "array",
+            "description": "The faults of the request, each with its place.",
+            "items": {
+                "type": "object",
+                "properties": {"field": {"type": "string"}, "message": {"type": "string"}},
+                "required": ["field", "message"],
+            },
+        },
+        "trace_id": {"type": "string", "description": "The trace of this request."},
+        "request_id": {"type": "string", "description": "The id of this request, as in `X-Request-ID`."},
+    },
+    "required": [
+        *("type", "title", "status", "detail", "instance", "code", "reason", "errors", "trace_id", "request_id"),
+    ],
+}
+_KEY_PARAMETER: Schema = {
+    "name": KEY_HEADER,
+    "in": "header",
+    "description": "Makes the request safe to repeat: one key and request have one effect and one answer.",
+    "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"},
+}
+
+
+def describe(methods: Iterable[Method], comments: Mapping[str, str], version: str) -> dict[str, Any]:
+    """The document of all `methods`, as what JSON can hold."""
+    schemas = Schemas(comments)
+    paths: dict[str, dict[str, Any]] = {}
+    tags: dict[str, str] = {}
+    for method in methods:
+        service = method.descriptor.containing_service
+        tags[service.name] = schemas.comment(service.full_name)
+        for number, binding in enumerate(method.bindings):
+            operation = _operation(method, binding, number, schemas)
+            paths.setdefault(binding.template, {})[binding.verb.lower()] = operation
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "Baton API", "version": version, "description": _INTRODUCTION},
+        "servers": [{"url": "/"}],
+        "security": [{"bearerAuth": []}],
+        "tags": [{"name": name, "description": text} for name, text in sorted(tags.items())],
+        "paths": dict(sorted(paths.items())),
+        "components": {
+            "schemas": {**dict(sorted(schemas.components.items())), "Problem": _PROBLEM},
+            "responses": {"Problem": _content("The request failed.", "application/problem+json", _ref("Problem"))},
+            "parameters": {"IdempotencyKey": _KEY_PARAMETER},
+            "securitySchemes": {"bearerAuth": {"type": "http", "scheme": "bearer"}},
+        },
+    }
+
+
+_INTRODUCTION = f"""\
+Send `Authorization: Bearer <token>`. Bodies are JSON of at most {MAX_BODY_BYTES} bytes. Times are RFC 3339, answered \
+in UTC with microseconds. A failure is answered as a problem document (RFC 9457). Every answer has `X-Request-ID`."""
+
+
+def _operation(method: Method, binding: Binding, number: int, schemas: Schemas) -> Schema:
+    service, comment = method.descriptor.containing_service, schemas.comment(method.descriptor.full_name)
+    scope = method.policy.scope
+    operation: Schema = {
+        "operationId": f"{service.name}_{method.descriptor.name}" + (f"_{number + 1}" if number else ""),
+        "tags": [service.name],
+        "summary": comment.partition(".")[0].replace("\n", " "),
+        "description": "\n\n".join(part for part in (comment, f"Scope: `{scope}`." if scope else "") if part),
+        "parameters": _parameters(method, binding, schemas),
+        "responses": {
+            str(method.policy.success_status or 200): _success(method, binding, schemas),
+            "default": {"$ref": "#/components/responses/Problem"},
+        },
+    }
+    if scope:
+        operation["x-baton-scope"] = scope
+    if method.is_open:
+        operation["security"] = []
+    if binding.body:
+        operation["requestBody"] = _body(method, binding, schemas)
+    return operation
+
+
+def _parameters(method: Method, binding: Binding, schemas: Schemas) -> list[Schema]:
+    names = parameter_names(binding.template)
+    texts = text_fields(method.descriptor.input_type)
+    found = [_parameter(name, "path", texts[name], True, schemas) for name in names]
+    for name, field in query_fields(method, binding, names).items():
+        found.append(_parameter(name, "query", field, is_required(field), schemas))
+    if method.takes_key:
+        found.append({"$ref": "#/components/parameters/IdempotencyKey"})
+    return found
+
+
+def _parameter(name: str, place: str, field: FieldDescriptor, required: bool, schemas: Schemas) -> Schema:
+    schema = schemas.question(field)
+    description = schema.pop("description", "")
+    return {"name": name, "in": place, "required": required, "description": description, "schema": schema}
+
+
+def _body(method: Method, binding: Binding, schemas: Schemas) -> Schema:
+    descriptor = method.descriptor.input_type
+    if binding.body == "*":
+        schema = schemas.asked_object(descriptor, without={KEY_FIELD, *parameter_names(binding.template)})
+    else:
+        schema = schemas.question(descriptor.fields_by_name[binding.body])
+    return {"required": bool(schema.get("required")), "content": {"application/json": {"schema": schema}}}
+
+
+def _success(method: Method, binding: Binding, schemas: Schemas) -> Schema:
+    phrase = HTTPStatus(method.policy.success_status or 200).phrase
+    output = method.descriptor.output_type
+    if method.streams_bytes:
+        media_type = mimetypes.guess_type(method.policy.download_filename)[0] or "application/octet-stream"
+        return _content(phrase, media_type, {"type": "string"})
+    if binding.response_body:
+        field = output.fields_by_name[binding.response_body]
+        # A method that answers one of its fields sets it: where that is not so, it answers null.
+        message = None if field.is_repeated else field.message_type
+        schema = schemas.answered_message(message) if message is not None else schemas.answer(field)
+        return _content(phrase, "application/json", schema)
+    return _content(phrase, "application/json", schemas.answered_message(output))
+
+
+def _content(description: str, media_type: str, schema: Schema) -> Schema:
+    return {"description": description, "content": {media_type: {"schema": schema}}}
+
+
+def _ref(name: str) -> Schema:
+    return {"$ref": f"#/components/schemas/{name}"}

@@ -1,0 +1,91 @@
+"""Failures as problem documents (RFC 9457)."""
+
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from math import ceil
+
+import orjson
+from starlette.responses import Response
+
+from services.chassis import telemetry
+from services.chassis.errors import Code, Internal, InvalidArgument, ServiceError, Unimplemented
+
+_MEDIA_TYPE = "application/problem+json"
+# So many faults are named; a caller that has more to mend will ask again.
+_FAULTS_SHOWN = 100
+_STATUS: Mapping[Code, int] = {
+    Code.INVALID_ARGUMENT: 400,
+    Code.UNAUTHENTICATED: 401,
+    Code.PERMISSION_DENIED: 403,
+    Code.NOT_FOUND: 404,
+    Code.ALREADY_EXISTS: 409,
+    Code.ABORTED: 409,
+    Code.FAILED_PRECONDITION: 409,
+    Code.RESOURCE_EXHAUSTED: 429,
+    Code.UNAVAILABLE: 503,
+    Code.DEADLINE_EXCEEDED: 504,
+}
+# Where HTTP has a word of its own for what gRPC tells apart by reason only.
+_STATUS_BY_REASON: Mapping[str, int] = {
+    "BODY_TOO_LARGE": 413,
+    "MEDIA_TYPE_UNSUPPORTED": 415,
+    "METHOD_NOT_ALLOWED": 405,
+    "IDEMPOTENCY_KEY_REUSED": 422,
+}
+
+
+class BodyTooLarge(InvalidArgument):
+    """The body is longer than is read."""
+
+    default_reason = "BODY_TOO_LARGE"
+
+
+class MediaTypeUnsupported(InvalidArgument):
+    """The body is not JSON, or is compressed."""
+
+    default_reason = "MEDIA_TYPE_UNSUPPORTED"
+
+
+class MethodNotAllowed(Unimplemented):
+    """The path exists, but not for this HTTP method."""
+
+    default_reason = "METHOD_NOT_ALLOWED"
+
+    def __init__(self, verb: str, allowed: Sequence[str]) -> None:
+        super().__init__(f"{verb} is not possible here, only {', '.join(allowed)}")
+        self.allowed = allowed
+
+
+def http_status(error: ServiceError) -> int:
+    """The status that `error` is answered with."""
+    return _STATUS_BY_REASON.get(error.reason) or _STATUS.get(error.code, 500)
+
+
+def problem_response(error: ServiceError, *, path: str, request_id: str) -> Response:
+    """The problem document of `error`. One that is a fault of ours says so, and nothing else."""
+    status = http_status(error)
+    shown = Internal("internal error") if status == HTTPStatus.INTERNAL_SERVER_ERROR else error
+    document = {
+        "type": f"/problems/{shown.reason.lower().replace('_', '-')}",
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "detail": shown.message,
+        "instance": path,
+        "code": shown.code.name,
+        "reason": shown.reason,
+        "errors": [{"field": one.field, "message": one.description} for one in shown.violations[:_FAULTS_SHOWN]],
+        "trace_id": telemetry.trace_id(),
+        "request_id": request_id,
+    }
+    return Response(orjson.dumps(document), status, _headers(error, status), _MEDIA_TYPE)
+
+
+def _headers(error: ServiceError, status: int) -> dict[str, str]:
+    headers = {}
+    if error.retry_after is not None:
+        headers["Retry-After"] = str(max(1, ceil(error.retry_after)))
+    if status == HTTPStatus.UNAUTHORIZED:
+        headers["WWW-Authenticate"] = "Bearer"
+    if isinstance(error, MethodNotAllowed):
+        headers["Allow"] = ", ".join(error.allowed)
+    return headers

@@ -1,0 +1,122 @@
+"""An HTTP request onto the request message of an RPC, as one HTTP rule says."""
+
+import re
+from collections.abc import Callable, Collection, Mapping
+
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.message import Message
+from starlette.requests import Request
+
+from services.chassis.config import ConfigurationError
+from services.chassis.errors import InvalidArgument, Violation
+from services.gateway.body import read_json, refuse_body
+from services.gateway.descriptors import KEY_FIELD, Binding, Method
+from services.gateway.transcode.faults import Fault, Faults
+from services.gateway.transcode.parser import Parsers
+from services.gateway.transcode.query import PutTexts, fill_from_query, text_fields, text_putter
+
+KEY_HEADER = "Idempotency-Key"
+_KEY = re.compile(r"[\x21-\x7e]{1,255}")
+_BY_PATH, _BY_BODY, _BY_KEY = "is given by the path", "is given by the body", f"is given by the {KEY_HEADER} header"
+
+
+class RequestForm:
+    """Where each field of a request comes from: the path, else the body, else the query; the key from its header."""
+
+    def __init__(self, method: Method, binding: Binding, parameters: tuple[str, ...], parsers: Parsers) -> None:
+        descriptor = method.descriptor.input_type
+        self._method = method
+        self._from_path = {name: _path_putter(method, name) for name in parameters}
+        from_query = query_fields(method, binding, parameters)
+        self._from_query = {name: text_putter(name, field) for name, field in from_query.items()}
+        elsewhere = dict.fromkeys(parameters, _BY_PATH)
+        if KEY_FIELD in descriptor.fields_by_name:
+            elsewhere[KEY_FIELD] = _BY_KEY
+        self._refused = dict.fromkeys(text_fields(descriptor).keys() - from_query.keys(), _BY_BODY) | elsewhere
+        self._fill_body = _body_filler(descriptor, binding.body, elsewhere, parsers)
+
+    async def read(self, request: Request, values: Mapping[str, str]) -> Message:
+        """The request message. Raises InvalidArgument with a violation for every fault found."""
+        message = self._method.new_request()
+        faults: list[Fault] = []
+        if self._fill_body is None:
+            await refuse_body(request)
+        else:
+            faults += _faults(self._fill_body, message, await read_json(request))
+        if query := request.scope["query_string"]:
+            faults += _faults(fill_from_query, message, query, self._from_query, self._refused)
+        for name, text in values.items():
+            faults += _faults(self._fill_from_path, message, name, text)
+        if faults:
+            raise InvalidArgument.of(Violation(place, description) for place, description in faults)
+        if self._method.takes_key:
+            setattr(message, KEY_FIELD, _key(request))
+        return message
+
+    def _fill_from_path(self, message: Message, name: str, text: str) -> None:
+        try:
+            self._from_path[name](message, [text])
+        except Faults as wrong:
+            raise Faults(list(wrong.at(name))) from None
+
+
+def query_fields(method: Method, binding: Binding, parameters: Collection[str]) -> dict[str, FieldDescriptor]:
+    """The fields that a query may give, by dotted path: those that nothing else gives."""
+    return {
+        name: field
+        for name, field in text_fields(method.descriptor.input_type).items()
+        if name not in (KEY_FIELD, *parameters) and binding.body not in ("*", name.partition(".")[0])
+    }
+
+
+def _path_putter(method: Method, name: str) -> PutTexts:
+    field = text_fields(method.descriptor.input_type).get(name)
+    if field is None or field.is_repeated:
+        raise ConfigurationError(
+            f"{method.path} has {{{name}}} in a path template, and no such field that text can fill"
+        )
+    return text_putter(name, field)
+
+
+def _body_filler(
+    descriptor: Descriptor, body: str, elsewhere: Mapping[str, str], parsers: Parsers
+) -> Callable[[Message, object], None] | None:
+    """What fills a request from its body, or None when it takes none."""
+    if not body:
+        return None
+    if body == "*":
+        refused = {name: why for name, why in elsewhere.items() if name in descriptor.fields_by_name}
+        fill = parsers.of_request(descriptor, refused)
+    else:
+        fill = parsers.of_field(descriptor.fields_by_name[body])
+    place = body.removeprefix("*")
+
+    def fill_body(message: Message, value: object) -> None:
+        try:
+            fill(message, value, 0)
+        except Faults as wrong:
+            raise Faults([(inner or "body", description) for inner, description in wrong.at(place)]) from None
+
+    return fill_body
+
+
+def _faults(step: Callable[..., None], *arguments: object) -> list[Fault]:
+    try:
+        step(*arguments)
+    except Faults as wrong:
+        return wrong.found
+    return []
+
+
+def _key(request: Request) -> str:
+    key = request.headers.get(KEY_HEADER)
+    if key is None:
+        return ""
+    if not _KEY.fullmatch(key):
+        description = "must be 1 to 255 visible ASCII characters"
+        raise InvalidArgument(
+            f"{KEY_HEADER}: {description}",
+            reason="IDEMPOTENCY_KEY_INVALID",
+            violations=[Violation(KEY_HEADER, description)],
+        )
+    return key

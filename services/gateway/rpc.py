@@ -1,0 +1,84 @@
+"""The endpoints that REST has because a contract declares them."""
+
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+from typing import cast
+
+import orjson
+from google.api.httpbody_pb2 import HttpBody
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+from services.chassis.auth import TokenExchange
+from services.gateway.backends import ByteStreamCall, Metadata, UnaryCall
+from services.gateway.credentials import access_token
+from services.gateway.descriptors import Binding, Method
+from services.gateway.request_form import RequestForm
+from services.gateway.routes import Endpoint, Values
+from services.gateway.transcode.printer import Print, Printers
+
+
+def unary_endpoint(
+    method: Method, binding: Binding, form: RequestForm, call: UnaryCall, exchange: TokenExchange, printers: Printers
+) -> Endpoint:
+    """One RPC that answers JSON."""
+    to_json = _response_printer(method, binding, printers)
+    status = method.policy.success_status or 200
+
+    async def serve(request: Request, values: Values) -> Response:
+        # The caller is asked for first: somebody unknown cannot make us read a body.
+        metadata = await _metadata(method, request, exchange)
+        response, is_replay = await call(await form.read(request, values), metadata)
+        headers = {"Idempotent-Replayed": "true"} if is_replay else None
+        return Response(orjson.dumps(to_json(response)), status, headers, "application/json")
+
+    return serve
+
+
+def byte_stream_endpoint(method: Method, form: RequestForm, call: ByteStreamCall, exchange: TokenExchange) -> Endpoint:
+    """One RPC whose bytes are handed on as they come."""
+    filename = method.policy.download_filename
+
+    async def serve(request: Request, values: Values) -> Response:
+        metadata = await _metadata(method, request, exchange)
+        chunks = cast("AsyncGenerator[HttpBody, None]", call(await form.read(request, values), metadata))
+        # Until the first chunk is here a failure can still be answered as one.
+        first = await anext(chunks, HttpBody(content_type="application/octet-stream"))
+        return Download(first, chunks, filename)
+
+    return serve
+
+
+class Download(StreamingResponse):
+    """Bytes as they come. A failure midway is raised, so that the server breaks the connection."""
+
+    def __init__(self, first: HttpBody, rest: AsyncGenerator[HttpBody, None], filename: str) -> None:
+        headers = {"Content-Disposition": f'attachment; filename="{filename}"'} if filename else None
+        super().__init__(_bytes(first, rest), headers=headers, media_type=first.content_type)
+        self._chunks = rest
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        # Closed whatever happens, so that a client that leaves ends the work behind as well.
+        async with aclosing(self._chunks):
+            await super().__call__(scope, receive, send)
+
+
+async def _bytes(first: HttpBody, rest: AsyncIterator[HttpBody]) -> AsyncIterator[bytes]:
+    yield first.data
+    async for chunk in rest:
+        yield chunk.data
+
+
+async def _metadata(method: Method, request: Request, exchange: TokenExchange) -> Metadata:
+    request_id = ("x-request-id", request.scope["request_id"])
+    if method.is_open:
+        return (request_id,)
+    return (request_id, ("authorization", f"Bearer {await access_token(request, exchange)}"))
+
+
+def _response_printer(method: Method, binding: Binding, printers: Printers) -> Print:
+    descriptor = method.descriptor.output_type
+    if binding.response_body:
+        return printers.of_field(descriptor.fields_by_name[binding.response_body])
+    return printers.of(descriptor)

@@ -1,0 +1,92 @@
+"""The HTTP server around the application, and how it stops."""
+
+import asyncio
+import logging
+import os
+import socket
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from granian.constants import HTTPModes, Interfaces
+from granian.http import HTTP1Settings
+from granian.server.embed import Server
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+# After the last request: what is left then are connections on which nobody asked for anything.
+_LAST_BYTES_SECONDS = 0.5
+_HEADER_TIMEOUT_MS = 10_000
+_BACKLOG = 1024
+_log = logging.getLogger(__name__)
+
+
+class InFlight:
+    """An ASGI application that knows which requests it is busy with."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+        self._tasks: set[asyncio.Task[object]] = set()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            self._tasks.discard(task)
+
+    async def finish(self, grace_seconds: float) -> None:
+        """Waits for the requests in progress, and after `grace_seconds` breaks them off."""
+        if not self._tasks:
+            return
+        _, late = await asyncio.wait(self._tasks, timeout=grace_seconds)
+        if late:
+            _log.warning("requests_broken_off", extra={"count": len(late)})
+        for task in late:
+            task.cancel()
+
+
+async def serve(
+    app: ASGIApp, host: str, port: int, *, until: Callable[[], Coroutine[Any, Any, object]], grace_seconds: float
+) -> None:
+    """Serves HTTP/1.1 until `until` returns, then takes no new requests and finishes those in progress.
+
+    Those that take longer than `grace_seconds` are broken off. Raises OSError when it cannot listen.
+    """
+    _refuse_taken_port(host, port)
+    busy = InFlight(app)
+    # Embedded: one process, on our loop, with our signals and no output of its own.
+    server = Server(
+        busy,
+        address=host,
+        port=port,
+        interface=Interfaces.ASGINL,
+        http=HTTPModes.http1,
+        http1_settings=HTTP1Settings(header_read_timeout=_HEADER_TIMEOUT_MS),
+        websockets=False,
+        backlog=_BACKLOG,
+        log_enabled=False,
+    )
+    server.on_startup(lambda: _log.info("serving", extra={"address": f"{host}:{port}"}))
+    serving = asyncio.create_task(server.serve())
+    stopping = asyncio.create_task(until())
+    await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    if serving.done():
+        # It stops only when told to, so it failed: this raises why.
+        await serving
+    server.stop()  # type: ignore[no-untyped-call]
+    await busy.finish(grace_seconds)
+    # Left to itself the server would wait for connections that never sent a whole request until they time out.
+    await asyncio.wait({serving}, timeout=_LAST_BYTES_SECONDS)
+    serving.cancel()
+    await asyncio.gather(serving, return_exceptions=True)
+    _log.info("stopped")
+
+
+def _refuse_taken_port(host: str, port: int) -> None:
+    """Raises OSError. Granian shares a port with whoever else shares it, and panics over one that is not shared."""
+    try:
+        socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET).close()
+    except OSError as error:
+        raise OSError(error.errno, f"cannot listen on {host}:{port}: {os.strerror(error.errno or 0)}") from None

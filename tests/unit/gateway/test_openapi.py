@@ -1,0 +1,149 @@
+"""The OpenAPI document and the pages that show it."""
+
+import re
+from typing import Any
+
+import httpx2
+import jsonschema
+import orjson
+import pytest
+from openapi_spec_validator import OpenAPIV31SpecValidator
+
+from services.gateway.descriptors import load_methods
+from services.gateway.documentation import shipped_comments
+from services.gateway.openapi.document import describe
+from tests.unit.gateway.garden import PACKAGE, Contract
+
+PACKAGES = ["baton.sessions.v1", "baton.tasks.v1", "baton.workflows.v1"]
+
+
+@pytest.fixture(scope="session")
+def document(contract: Contract) -> Any:
+    return orjson.loads(orjson.dumps(describe(load_methods([PACKAGE]), contract.comments, "1.2.3")))
+
+
+def body_schema(document: Any, path: str, verb: str) -> Any:
+    return document["paths"][path][verb]["requestBody"]["content"]["application/json"]["schema"]
+
+
+def test_the_document_is_valid(contract: Contract) -> None:
+    described = describe(load_methods([*PACKAGES, PACKAGE]), shipped_comments() | contract.comments, "1.2.3")
+    OpenAPIV31SpecValidator(orjson.loads(orjson.dumps(described))).validate()
+
+
+def test_every_rule_of_a_contract_is_a_path(document: Any) -> None:
+    found = {(path, verb) for path, operations in document["paths"].items() for verb in operations}
+    assert found == {
+        ("/plants/{plant_id}", "get"),
+        ("/beds/{bed}/plants/{plant_id}", "get"),
+        ("/plants/favourite", "get"),
+        ("/plants/", "get"),
+        ("/plants", "post"),
+        ("/plants/{plant.id}", "patch"),
+        ("/plants/{plant_id}:water", "post"),
+        ("/plants.csv", "get"),
+        ("/gate", "post"),
+    }
+    ids = [operation["operationId"] for operations in document["paths"].values() for operation in operations.values()]
+    assert len(set(ids)) == len(ids)
+    assert "GreenhouseService_GetPlant_2" in ids
+
+
+def test_an_operation_says_what_the_contract_says(document: Any) -> None:
+    operation = document["paths"]["/plants/{plant_id}"]["get"]
+    assert operation["summary"] == "Reads one plant"
+    assert operation["x-baton-scope"] == "plants:read"
+    assert operation["tags"] == ["GreenhouseService"]
+    assert operation["parameters"][0] == {
+        "name": "plant_id",
+        "in": "path",
+        "required": True,
+        "description": "The plant.",
+        "schema": {"type": "string", "format": "uuid"},
+    }
+    assert document["tags"] == [{"name": "GreenhouseService", "description": "Plants and how they do."}]
+
+
+def test_a_body_s_schema_keeps_the_contract_s_rules(document: Any) -> None:
+    schema = body_schema(document, "/plants", "post")
+    assert schema["required"] == ["name", "state", "notes"]
+    assert "request_id" not in schema["properties"]
+    assert schema["properties"]["name"] == {
+        "type": "string", "minLength": 1, "maxLength": 20, "description": "1..20 characters.",
+    }  # fmt: skip
+    assert schema["properties"]["state"] == {"type": "string", "enum": ["growing", "thirsty"]}
+    assert schema["properties"]["tags"] == {
+        "type": "array", "items": {"type": "string", "pattern": "^[a-z]+$"}, "maxItems": 3, "uniqueItems": True,
+    }  # fmt: skip
+    assert body_schema(document, "/plants/{plant_id}:water", "post")["required"] == ["amount"]
+
+
+def test_query_parameters_keep_the_contract_s_rules(document: Any) -> None:
+    parameters = {one["name"]: one for one in document["paths"]["/plants/"]["get"]["parameters"]}
+    assert parameters["limit"]["schema"] == {"type": "integer", "format": "int32", "minimum": 1, "maximum": 200}
+    assert parameters["state"]["schema"]["items"]["enum"] == ["growing", "thirsty"]
+    assert parameters["window.since"]["schema"] == {"type": "string", "format": "date-time"}
+    assert "filter" not in parameters
+
+
+def test_free_json_may_be_anything(document: Any) -> None:
+    plant = document["components"]["schemas"]["Plant"]["properties"]
+    assert (plant["reading"], plant["readings"]) == ({}, {"type": ["array", "null"], "items": {}})
+    assert plant["notes"] == {"type": ["object", "null"], "additionalProperties": True}
+    assert not any(name.startswith(("Value", "Null")) for name in document["components"]["schemas"])
+
+
+def test_only_what_changes_something_takes_a_key(document: Any) -> None:
+    key = {"$ref": "#/components/parameters/IdempotencyKey"}
+    assert key in document["paths"]["/plants"]["post"]["parameters"]
+    assert key not in document["paths"]["/plants/"]["get"]["parameters"]
+
+
+def test_a_download_has_its_media_type(document: Any) -> None:
+    assert document["paths"]["/plants.csv"]["get"]["responses"]["200"]["content"].keys() == {"text/csv"}
+
+
+def test_only_an_open_method_needs_no_token(document: Any) -> None:
+    assert document["security"] == [{"bearerAuth": []}]
+    open_ones = [path for path, all_ in document["paths"].items() for one in all_.values() if one.get("security") == []]
+    assert open_ones == ["/gate"]
+
+
+async def test_answers_are_as_described(client: httpx2.AsyncClient, document: Any) -> None:
+    created = await client.post("/plants", json={"name": "basil", "state": "growing", "notes": {}})
+    listed = await client.get("/plants/")
+    missing = await client.get("/plants/none")
+    for answer, operation, status in (
+        (created, document["paths"]["/plants"]["post"], "201"),
+        (listed, document["paths"]["/plants/"]["get"], "200"),
+    ):
+        schema = operation["responses"][status]["content"]["application/json"]["schema"]
+        jsonschema.validate(answer.json(), schema | {"components": document["components"]})
+    problem = document["components"]["schemas"]["Problem"]
+    jsonschema.validate(missing.json(), problem)
+
+
+@pytest.mark.parametrize("page", ["/docs", "/redoc"])
+async def test_a_page_loads_nothing_from_elsewhere(client: httpx2.AsyncClient, page: str) -> None:
+    answer = await client.get(page, headers={"Authorization": ""})
+    assert answer.status_code == 200
+    assert "default-src 'self'" in answer.headers["content-security-policy"]
+    addresses = re.findall(r'(?:src|href|spec-url)="([^"]+)"', answer.text)
+    assert addresses
+    for address in addresses:
+        assert address.startswith("/")
+        assert (await client.get(address, headers={"Authorization": ""})).status_code == 200
+
+
+async def test_the_document_is_open_to_everybody(client: httpx2.AsyncClient) -> None:
+    answer = await client.get("/openapi.json", headers={"Authorization": ""})
+    assert answer.json()["openapi"] == "3.1.0"
+
+
+async def test_the_root_leads_to_the_docs(client: httpx2.AsyncClient) -> None:
+    answer = await client.get("/")
+    assert (answer.status_code, answer.headers["location"]) == (307, "/docs")
+
+
+async def test_no_other_file_is_an_asset(client: httpx2.AsyncClient) -> None:
+    assert (await client.get("/docs/assets/..%2F__init__.py")).status_code == 404
