@@ -1,0 +1,242 @@
+"""A task's payload: `{"pipeline": [step...], "params": {...}}`, read and checked."""
+
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from services.pipeline.conditions import compile_condition
+from services.pipeline.errors import PipelineError, Problem, ValidationFault
+from services.pipeline.expressions import Expression
+from services.pipeline.references import Scope
+from services.pipeline.templates import compile_template, member
+
+MAX_STEPS = 1000
+MAX_TIMEOUT_SECONDS = 3600
+MAX_DEPTH = 30
+"""Levels of objects and lists in a payload. Protobuf reads no message deeper than 100, and an object takes three."""
+
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
+_USES = re.compile(r"[a-z][a-z0-9_-]{0,63}\.[A-Za-z0-9_.-]{1,128}")
+_SCALARS = (str, int, float, bool)
+_PAYLOAD_KEYS = ("pipeline", "params")
+_STEP_KEYS = ("id", "uses", "with", "save_as", "if", "timeout_seconds")
+_LATER_STEP_KEYS = ("retry", "on_error", "foreach", "approval")
+
+Report = Callable[[str, str], None]
+"""Takes one fault: its field and its description."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One tool call."""
+
+    id: str
+    """Unique in its pipeline; `step_<n>`, counted from 1, when the payload gives none."""
+    uses: str
+    """The tool's address, `server.tool`."""
+    with_: Mapping[str, Any] = field(default_factory=dict)
+    """The tool's input, with templates."""
+    save_as: str | None = None
+    """The name under which later steps find the output as `steps.<name>`."""
+    condition: str | None = None
+    """The step's `if`: skipped unless this is true."""
+    timeout_seconds: float | None = None
+    """How long the call may take; when None, the tool server's limit."""
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """The steps, in order, and the parameters they see as `params`."""
+
+    steps: tuple[Step, ...]
+    params: Mapping[str, Any] = field(default_factory=dict)
+
+
+def parse(payload: Mapping[str, Any]) -> Pipeline:
+    """Reads a payload. Raises ValidationFault with every fault that `check` finds."""
+    problems = check(payload)
+    if problems:
+        raise ValidationFault(problems)
+    steps = tuple(_step(position, step) for position, step in enumerate(payload["pipeline"]))
+    return Pipeline(steps, payload.get("params", {}))
+
+
+def check(payload: Mapping[str, Any]) -> list[Problem]:
+    """Every fault of a payload, in the order of its text; an empty list when there is none.
+
+    Fields are named as in `payload.pipeline[1].with.time`. Whether the tools exist is not looked at.
+    """
+    if _deeper_than(payload, MAX_DEPTH):
+        return [Problem("payload", f"is nested deeper than {MAX_DEPTH} levels")]
+    problems: list[Problem] = []
+
+    def report(field: str, description: str) -> None:
+        problems.append(Problem(field, description))
+
+    _check_keys(payload, _PAYLOAD_KEYS, "payload", report)
+    params = payload.get("params", {})
+    if not isinstance(params, Mapping):
+        report("payload.params", "must be an object")
+        params = {}
+    _check_steps(payload.get("pipeline"), params, report)
+    return problems
+
+
+def _step(position: int, step: Mapping[str, Any]) -> Step:
+    return Step(
+        id=step.get("id", _default_id(position)),
+        uses=step["uses"],
+        with_=step.get("with", {}),
+        save_as=step.get("save_as"),
+        condition=step.get("if"),
+        timeout_seconds=step.get("timeout_seconds"),
+    )
+
+
+def _default_id(position: int) -> str:
+    return f"step_{position + 1}"
+
+
+def _check_steps(steps: Any, params: Mapping[str, Any], report: Report) -> None:
+    if not isinstance(steps, list | tuple):
+        report("payload.pipeline", "must be a list of steps; it may be empty")
+        return
+    if len(steps) > MAX_STEPS:
+        report("payload.pipeline", f"has {len(steps)} steps, at most {MAX_STEPS}")
+        return
+    checks = _StepChecks(Scope(params, saved_later=set(_saved_names(steps))), report)
+    for position, step in enumerate(steps):
+        path = f"payload.pipeline[{position}]"
+        if isinstance(step, Mapping):
+            checks.check(step, position, path)
+        else:
+            report(path, "must be an object with `uses`")
+
+
+def _saved_names(steps: list[Any] | tuple[Any, ...]) -> Iterator[str]:
+    for step in steps:
+        if isinstance(step, Mapping) and isinstance(step.get("save_as"), str):
+            yield step["save_as"]
+
+
+class _StepChecks:
+    """Checks steps in their order, remembering the names that are taken."""
+
+    def __init__(self, scope: Scope, report: Report) -> None:
+        self._scope = scope
+        self._report = report
+        self._ids: dict[str, int] = {}
+
+    def check(self, step: Mapping[str, Any], position: int, path: str) -> None:
+        _check_keys(step, _STEP_KEYS, path, self._report, later=_LATER_STEP_KEYS)
+        self._check_id(step, position, path)
+        self._check_uses(step, path)
+        self._check_timeout(step, path)
+        self._check_condition(step, path)
+        self._check_input(step, path)
+        self._check_save_as(step, path)
+
+    def _check_id(self, step: Mapping[str, Any], position: int, path: str) -> None:
+        name = step.get("id", _default_id(position))
+        if not _is_name(name):
+            self._report(f"{path}.id", _NAME_RULE)
+        elif name in self._ids:
+            self._report(f"{path}.id", f"{name!r} is already the id of pipeline[{self._ids[name]}]")
+        else:
+            self._ids[name] = position
+
+    def _check_uses(self, step: Mapping[str, Any], path: str) -> None:
+        if "uses" not in step:
+            self._report(f"{path}.uses", "is required: the tool's address, such as time.get_current_time")
+        elif not isinstance(step["uses"], str) or not _USES.fullmatch(step["uses"]):
+            self._report(f"{path}.uses", "must be a tool's address: server.tool, such as time.get_current_time")
+
+    def _check_timeout(self, step: Mapping[str, Any], path: str) -> None:
+        seconds = step.get("timeout_seconds", 1)
+        valid = isinstance(seconds, int | float) and not isinstance(seconds, bool) and math.isfinite(seconds)
+        if not valid or not 0 < seconds <= MAX_TIMEOUT_SECONDS:
+            self._report(f"{path}.timeout_seconds", f"must be a number above 0 and at most {MAX_TIMEOUT_SECONDS}")
+
+    def _check_condition(self, step: Mapping[str, Any], path: str) -> None:
+        if "if" not in step:
+            return
+        if not isinstance(step["if"], str):
+            self._report(f"{path}.if", "must be a JMESPath expression as a string")
+            return
+        self._check_text(f"{path}.if", lambda: [compile_condition(step["if"])])
+
+    def _check_input(self, step: Mapping[str, Any], path: str) -> None:
+        given = step.get("with", {})
+        if not isinstance(given, Mapping):
+            self._report(f"{path}.with", "must be an object: the tool's input")
+            return
+        for field_path, text in _strings(given, f"{path}.with"):
+            self._check_text(field_path, lambda text=text: list(compile_template(text).expressions))  # type: ignore[misc]
+
+    def _check_text(self, path: str, read: Callable[[], list[Expression]]) -> None:
+        try:
+            expressions = read()
+        except PipelineError as error:
+            self._report(path, str(error))
+            return
+        for expression in expressions:
+            for fault in self._scope.faults(expression):
+                self._report(path, fault)
+
+    def _check_save_as(self, step: Mapping[str, Any], path: str) -> None:
+        if "save_as" not in step:
+            return
+        name = step["save_as"]
+        if not _is_name(name):
+            self._report(f"{path}.save_as", _NAME_RULE)
+        elif name in self._scope.saved:
+            self._report(f"{path}.save_as", f"{name!r} is already saved by an earlier step")
+        else:
+            self._scope.saved.add(name)
+
+
+_NAME_RULE = "must be a name of 1 to 64 letters, digits and underscores that begins with no digit"
+
+
+def _is_name(value: Any) -> bool:
+    return isinstance(value, str) and bool(_NAME.fullmatch(value))
+
+
+def _check_keys(
+    given: Mapping[str, Any], known: tuple[str, ...], path: str, report: Report, later: tuple[str, ...] = ()
+) -> None:
+    for key in given:
+        if key in later:
+            report(member(path, key), "is not available in this version")
+        elif key not in known:
+            report(member(path, str(key)), f"is unknown; known are {', '.join(known)}")
+
+
+def _strings(value: Any, path: str) -> Iterator[tuple[str, str]]:
+    """Every string in `value` that may hold a template, with its path."""
+    if isinstance(value, str):
+        if "$" in value:
+            yield path, value
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _strings(item, member(path, str(key)))
+    elif isinstance(value, list | tuple):
+        for position, item in enumerate(value):
+            yield from _strings(item, f"{path}[{position}]")
+
+
+def _deeper_than(value: Any, levels: int) -> bool:
+    """Whether objects and lists nest deeper; stops at the first place that does, so even a cycle ends."""
+    pending = [(value, 1)]
+    while pending:
+        item, depth = pending.pop()
+        if isinstance(item, _SCALARS):
+            continue
+        if isinstance(item, Mapping | list | tuple):
+            if depth > levels:
+                return True
+            items = item.values() if isinstance(item, Mapping) else item
+            pending.extend((child, depth + 1) for child in items)
+    return False

@@ -1,0 +1,50 @@
+"""The worker as a process: `python -m services.worker`."""
+
+import logging
+import sys
+
+import uvloop
+
+from services.chassis import config, telemetry
+from services.chassis.auth import AccessTokens, TokenExchange
+from services.chassis.channel import open_channel
+from services.chassis.clock import SystemClock
+from services.chassis.config import ConfigurationError
+from services.chassis.server import stop_signal
+from services.worker.config import Settings
+from services.worker.worker import Worker
+
+# These log what servers send, and the addresses they are sent to, which may hold secrets.
+_TALKATIVE = {"mcp": logging.CRITICAL, "client": logging.CRITICAL, "httpx2": logging.WARNING}
+
+
+def main() -> None:
+    telemetry.configure("worker")
+    for name, level in _TALKATIVE.items():
+        logging.getLogger(name).setLevel(level)
+    try:
+        uvloop.run(run())
+    except (ConfigurationError, OSError) as error:
+        sys.exit(f"worker: {error}")
+    finally:
+        telemetry.shutdown()
+
+
+async def run() -> None:
+    """Works until SIGTERM or SIGINT."""
+    settings = config.load(Settings)
+    token = settings.token_file.read_text().strip()
+    async with open_channel(settings.sessions_address) as sessions:
+        access_tokens = AccessTokens(TokenExchange(sessions), token)
+        async with open_channel(settings.tasks_address, access_tokens=access_tokens) as tasks:
+            worker = Worker(
+                tasks,
+                clock=SystemClock(),
+                concurrency=settings.concurrency,
+                grace_seconds=settings.grace_seconds,
+            )
+            await worker.run(stop_signal())
+
+
+if __name__ == "__main__":
+    main()

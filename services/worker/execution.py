@@ -1,0 +1,199 @@
+"""One run from lease to outcome."""
+
+import asyncio
+import logging
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+from baton.tasks.v1 import run_pb2, work_service_pb2
+from opentelemetry.trace import Span
+
+from services.chassis import structs
+from services.chassis.clock import Clock
+from services.chassis.errors import ServiceError
+from services.pipeline.definition import Pipeline, Step, parse
+from services.pipeline.errors import PipelineError
+from services.worker import failures, spans
+from services.worker.failures import InputNotValid, InternalFault, StepFailed
+from services.worker.held import HeldRun
+from services.worker.reporting import LeaseLost, Reporter
+from services.worker.steps import StepResult, StepRunner, Tools
+
+MAX_OUTPUT_BYTES = 64 * 1024
+"""Bytes of JSON that what a run leaves behind may have."""
+
+_DONE = (run_pb2.StepStatus.STEP_STATUS_SUCCEEDED, run_pb2.StepStatus.STEP_STATUS_SKIPPED)
+_log = logging.getLogger(__name__)
+
+
+class Executor:
+    """Does leased runs, any number at a time."""
+
+    def __init__(self, tools: Tools, reporter: Reporter, clock: Clock) -> None:
+        self._tools = tools
+        self._reporter = reporter
+        self._clock = clock
+
+    async def execute(self, leased: work_service_pb2.LeasedRun, held: HeldRun) -> None:
+        """Does the run and reports it. Returns when it ended, was given back, or is no longer ours."""
+        runner = StepRunner(leased.lease.run_id, leased.lease.attempt, self._tools, self._clock)
+        with spans.run_span(leased) as span:
+            try:
+                await _Execution(leased, held, runner, self._reporter, self._clock, span).run()
+            except LeaseLost:
+                _log.warning("lease_lost", extra={"run_id": held.lease.run_id, "attempt": held.lease.attempt})
+                spans.mark_failed(span, "lease_lost")
+            except ServiceError as error:
+                # Nobody will hear of this run's end: its lease runs out and it is rescued.
+                _log.error("run_abandoned", extra={"run_id": held.lease.run_id, "reason": error.reason})
+                spans.mark_failed(span, error.reason)
+            except Exception:
+                _log.exception("run_abandoned", extra={"run_id": held.lease.run_id})
+                spans.mark_failed(span, "internal")
+
+
+class _Execution:
+    """The state of one run in progress."""
+
+    def __init__(
+        self,
+        leased: work_service_pb2.LeasedRun,
+        held: HeldRun,
+        runner: StepRunner,
+        reporter: Reporter,
+        clock: Clock,
+        span: Span,
+    ) -> None:
+        self._leased = leased
+        self._held = held
+        self._runner = runner
+        self._reporter = reporter
+        self._clock = clock
+        self._span = span
+        self._saved: dict[str, Any] = {}
+        self._unreported: list[run_pb2.RunStep] = []
+
+    async def run(self) -> None:
+        try:
+            outcome = await self._work()
+        except asyncio.CancelledError:
+            if self._held.lost:
+                return
+            _go_on_after_cancellation()
+            outcome = work_service_pb2.RunReport(released=work_service_pb2.RunReleased())
+        except ServiceError:
+            outcome = self._unrecordable()
+        self._held.ending = True
+        await self._end(outcome)
+
+    async def _work(self) -> work_service_pb2.RunReport:
+        """Does the steps that are left; answers the outcome."""
+        try:
+            pipeline = parse(structs.from_struct(self._leased.payload))
+            failed = await self._do_steps(pipeline)
+            return self._succeeded() if failed is None else self._failed(failed.error)
+        except PipelineError as error:
+            return self._failed_with(failures.from_pipeline(error))
+        except StepFailed as failure:
+            return self._failed_with(failure)
+        except (LeaseLost, ServiceError):
+            raise
+        except Exception:
+            _log.exception("run_crashed", extra={"run_id": self._leased.lease.run_id})
+            return self._failed_with(InternalFault("the worker failed to do this run"))
+
+    async def _do_steps(self, pipeline: Pipeline) -> run_pb2.RunStep | None:
+        """Answers the step that failed, if one did. The last step's record is left to travel with the outcome."""
+        context = self._run_context(pipeline)
+        left = list(self._steps_left(pipeline))
+        for number, (position, step) in enumerate(left, start=1):
+            # A copy: what a tool was given must not change under it when later steps save more.
+            result = await self._runner.run(position, step, {**context, "steps": dict(self._saved)})
+            self._note(step, result)
+            if result.failed:
+                return result.record
+            if number < len(left):
+                await self._report(work_service_pb2.RunReport())
+        return None
+
+    def _steps_left(self, pipeline: Pipeline) -> Iterator[tuple[int, Step]]:
+        """The steps that no earlier attempt finished; what those saved is saved again."""
+        done = {record.id: record for record in self._leased.steps if record.status in _DONE}
+        for position, step in enumerate(pipeline.steps):
+            record = done.get(step.id)
+            if record is None:
+                yield position, step
+            elif step.save_as and record.status == run_pb2.StepStatus.STEP_STATUS_SUCCEEDED:
+                self._saved[step.save_as] = structs.from_value(record.output)
+
+    def _note(self, step: Step, result: StepResult) -> None:
+        self._unreported.append(result.record)
+        if step.save_as and result.succeeded:
+            self._saved[step.save_as] = result.output
+
+    def _run_context(self, pipeline: Pipeline) -> dict[str, Any]:
+        lease = self._leased.lease
+        return {
+            "now": _instant(self._clock.now()),
+            "params": dict(pipeline.params),
+            "run": {
+                "id": lease.run_id,
+                "attempt": lease.attempt,
+                "created_at": _instant(self._leased.created_at.ToDatetime(UTC)),
+            },
+            "task": {"id": self._leased.task_id, "title": self._leased.task},
+        }
+
+    def _succeeded(self) -> work_service_pb2.RunReport:
+        size = self._output_bytes()
+        if size > MAX_OUTPUT_BYTES:
+            raise InputNotValid(f"the saved outputs have {size} bytes in all, at most {MAX_OUTPUT_BYTES}")
+        succeeded = work_service_pb2.RunSucceeded(output=structs.to_struct(self._saved))
+        return work_service_pb2.RunReport(succeeded=succeeded)
+
+    def _failed_with(self, failure: StepFailed) -> work_service_pb2.RunReport:
+        return self._failed(failures.run_error(failure))
+
+    def _failed(self, error: run_pb2.RunError) -> work_service_pb2.RunReport:
+        failed = work_service_pb2.RunFailed(error=error)
+        if self._output_bytes() <= MAX_OUTPUT_BYTES:
+            failed.output.CopyFrom(structs.to_struct(self._saved))
+        return work_service_pb2.RunReport(failed=failed)
+
+    def _output_bytes(self) -> int:
+        # Every output was checked when its tool answered, so this is JSON.
+        return len(orjson.dumps(self._saved))
+
+    async def _end(self, outcome: work_service_pb2.RunReport) -> None:
+        self._span.set_attribute(spans.RUN_OUTCOME, outcome.WhichOneof("outcome") or "")
+        if outcome.HasField("failed"):
+            spans.mark_failed(self._span, failures.error_type(outcome.failed.error))
+        try:
+            await self._report(outcome)
+        except ServiceError:
+            await self._report(self._unrecordable())
+
+    def _unrecordable(self) -> work_service_pb2.RunReport:
+        """What was done cannot be recorded as it is; that it was not recorded still can."""
+        self._unreported.clear()
+        self._saved.clear()
+        return self._failed_with(InternalFault("what this run did could not be recorded"))
+
+    async def _report(self, report: work_service_pb2.RunReport) -> None:
+        """Sends `report` with the steps that ended since the last one. Raises LeaseLost and ServiceError."""
+        report.lease.CopyFrom(self._held.lease)
+        report.steps.extend(self._unreported)
+        await self._reporter.send(report)
+        self._unreported.clear()
+
+
+def _instant(moment: datetime) -> str:
+    return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def _go_on_after_cancellation() -> None:
+    task = asyncio.current_task()
+    if task is not None:
+        task.uncancel()

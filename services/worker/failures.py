@@ -1,0 +1,79 @@
+"""How a step fails. The class decides whether it may be tried again, never the words of the message."""
+
+from typing import ClassVar
+
+from baton.tasks.v1 import run_pb2
+
+from services.pipeline.errors import ConditionError, PipelineError, TemplateError
+
+MAX_MESSAGE = 2000
+_ErrorClass = run_pb2.ErrorClass
+RETRYABLE = frozenset(
+    {_ErrorClass.ERROR_CLASS_TOOL, _ErrorClass.ERROR_CLASS_TOOL_TIMEOUT, _ErrorClass.ERROR_CLASS_INTERNAL}
+)
+
+
+class StepFailed(Exception):
+    """A step that cannot be done. The message is for people and is kept with the run."""
+
+    error_class: ClassVar[run_pb2.ErrorClass.ValueType]
+
+
+class InputNotValid(StepFailed):
+    """The pipeline, or the tool's input, is not valid."""
+
+    error_class = _ErrorClass.ERROR_CLASS_VALIDATION
+
+
+class TemplateNotRendered(StepFailed):
+    """A template could not be rendered."""
+
+    error_class = _ErrorClass.ERROR_CLASS_TEMPLATE
+
+
+class ConditionNotEvaluated(StepFailed):
+    """An `if` could not be evaluated."""
+
+    error_class = _ErrorClass.ERROR_CLASS_CONDITION
+
+
+class ToolFailed(StepFailed):
+    """The tool answered with an error, or could not be reached."""
+
+    error_class = _ErrorClass.ERROR_CLASS_TOOL
+
+
+class ToolTimedOut(StepFailed):
+    """The tool did not answer in time."""
+
+    error_class = _ErrorClass.ERROR_CLASS_TOOL_TIMEOUT
+
+
+class InternalFault(StepFailed):
+    """A fault of Baton's own; what it was stands in the worker's log."""
+
+    error_class = _ErrorClass.ERROR_CLASS_INTERNAL
+
+
+def from_pipeline(error: PipelineError) -> StepFailed:
+    """The failure of a step, or a run, whose pipeline has this error."""
+    match error:
+        case TemplateError():
+            return TemplateNotRendered(str(error))
+        case ConditionError():
+            return ConditionNotEvaluated(str(error))
+    return InputNotValid(str(error))
+
+
+def run_error(failure: StepFailed, step_id: str = "") -> run_pb2.RunError:
+    """The failure as it is reported."""
+    error = run_pb2.RunError(
+        message=str(failure)[:MAX_MESSAGE], retryable=failure.error_class in RETRYABLE, step_id=step_id
+    )
+    setattr(error, "class", failure.error_class)  # a keyword of Python
+    return error
+
+
+def error_type(error: run_pb2.RunError) -> str:
+    """The class of an error in lower case: `tool_timeout`."""
+    return run_pb2.ErrorClass.Name(getattr(error, "class")).removeprefix("ERROR_CLASS_").lower()

@@ -1,0 +1,105 @@
+"""The runs that this worker holds, and the moment at which it must let go of each by itself."""
+
+import asyncio
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from baton.tasks.v1 import work_service_pb2
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class LeaseTiming:
+    """How leases are kept, in seconds. The service grants 30."""
+
+    renew_every: float = 10.0
+    """A third of a lease."""
+    give_up_after: float = 20.0
+    """Two thirds of a lease: without renewal for so long, the run is stopped before anybody else gets it."""
+
+
+class HeldRun:
+    """One leased run and the task that works on it."""
+
+    def __init__(self, lease: work_service_pb2.Lease, timing: LeaseTiming) -> None:
+        self.lease = lease
+        self.lost = False
+        """The lease is gone: nothing more may be reported."""
+        self.ending = False
+        """The outcome is known and on its way: there is nothing left to give back."""
+        self._timing = timing
+        self._task: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    def start(self, task: asyncio.Task[None]) -> None:
+        self._task = task
+        self.renewed(asyncio.get_running_loop().time())
+
+    def renewed(self, asked_at: float) -> None:
+        """The lease was granted anew by a call that was made at `asked_at` (loop time)."""
+        self._stop_timer()
+        self._timer = asyncio.get_running_loop().call_at(asked_at + self._timing.give_up_after, self.lose)
+
+    def lose(self) -> None:
+        """Stops the work at once, for good: somebody else may hold the run by now."""
+        if not self.lost and self._task is not None and not self._task.done():
+            _log.warning("lease_lost", extra={"run_id": self.lease.run_id, "attempt": self.lease.attempt})
+            self.lost = True
+            self._task.cancel()
+
+    def release(self) -> None:
+        """Stops the work so that the run is given back, unless its end is being reported already."""
+        if not self.ending and self._task is not None:
+            self._task.cancel()
+
+    def finished(self) -> None:
+        self._stop_timer()
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+
+class HeldRuns:
+    """All runs held, at most `capacity`."""
+
+    def __init__(self, capacity: int, timing: LeaseTiming | None = None) -> None:
+        self.timing = timing or LeaseTiming()
+        self._capacity = capacity
+        self._runs: dict[str, HeldRun] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._freed = asyncio.Event()
+
+    def __iter__(self) -> Iterator[HeldRun]:
+        return iter(list(self._runs.values()))
+
+    @property
+    def free(self) -> int:
+        return max(0, self._capacity - len(self._runs))
+
+    async def wait_for_room(self) -> int:
+        """Waits until at least one more run can be held; answers how many."""
+        while not self.free:
+            self._freed.clear()
+            await self._freed.wait()
+        return self.free
+
+    def add(self, run: HeldRun, task: asyncio.Task[None]) -> None:
+        self._runs[run.lease.token] = run
+        self._tasks.add(task)
+        run.start(task)
+        task.add_done_callback(lambda done: self._remove(run, done))
+
+    async def wait_until_empty(self, seconds: float) -> bool:
+        """Whether all runs ended within `seconds`."""
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=seconds)
+        return not self._tasks
+
+    def _remove(self, run: HeldRun, task: asyncio.Task[None]) -> None:
+        del self._runs[run.lease.token]
+        self._tasks.discard(task)
+        run.finished()
+        self._freed.set()

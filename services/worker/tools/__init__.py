@@ -1,0 +1,1 @@
+"""Tools: those of MCP servers, and those that are built in."""

@@ -1,0 +1,55 @@
+"""The MCP sessions of this worker: one per tool server, opened when first needed."""
+
+import asyncio
+from typing import Any
+
+from baton.tasks.v1 import tool_pb2
+from mcp.types import CallToolResult, Tool
+
+from services.worker.tools.connection import Connection, SessionEnded
+
+
+class McpPool:
+    """Finds, opens and closes the sessions."""
+
+    def __init__(self) -> None:
+        self._current: dict[str, Connection] = {}
+        self._open: set[Connection] = set()
+
+    async def tools(self, server: tool_pb2.ToolServer) -> tuple[Tool, ...]:
+        """What `server` offers. Raises ToolFailed when it cannot be reached."""
+        return await self._connection(server).tools()
+
+    async def call(
+        self, server: tool_pb2.ToolServer, tool: str, arguments: dict[str, Any], *, timeout: float, key: str
+    ) -> CallToolResult:
+        """Calls a tool of `server` and waits `timeout` seconds for the answer.
+
+        Raises InputNotValid, ToolTimedOut and ToolFailed.
+        """
+        meta = {"baton/idempotency-key": key}
+        try:
+            return await self._connection(server).call(tool, arguments, meta, timeout=timeout)
+        except SessionEnded:
+            return await self._connection(server).call(tool, arguments, meta, timeout=timeout)
+
+    def forget(self, name: str) -> None:
+        """The server is gone or has changed: its session ends after the calls in progress."""
+        connection = self._current.pop(name, None)
+        if connection is not None:
+            connection.retire()
+
+    async def close(self) -> None:
+        """Closes every session; returns when no process of a stdio server is left."""
+        await asyncio.gather(*(connection.close() for connection in self._open))
+
+    def _connection(self, server: tool_pb2.ToolServer) -> Connection:
+        known = self._current.get(server.name)
+        if known is not None and known.usable and known.server == server:
+            return known
+        if known is not None:
+            known.retire()
+        self._open = {connection for connection in self._open if not connection.ended}
+        self._current[server.name] = connection = Connection(server)
+        self._open.add(connection)
+        return connection

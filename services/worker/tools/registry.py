@@ -1,0 +1,119 @@
+"""The tool servers that are registered, and word back of the tools they offer."""
+
+import asyncio
+import logging
+import random
+
+from baton.tasks.v1 import tool_pb2, tool_service_pb2, tool_service_pb2_grpc
+from mcp.types import Tool
+
+from services.chassis import loops, structs
+from services.chassis.errors import ServiceError
+from services.worker.failures import InputNotValid, InternalFault, StepFailed
+from services.worker.tools.mcp_pool import McpPool
+
+REFRESH_SECONDS = 2.0
+_PAGE = 200
+_FIRST_PAUSE_SECONDS = 1.0
+_LONGEST_PAUSE_SECONDS = 60.0
+_log = logging.getLogger(__name__)
+
+
+class Registry:
+    """Follows the registered servers, and introduces each new one by asking it for its tools."""
+
+    def __init__(self, stub: tool_service_pb2_grpc.ToolServiceStub, pool: McpPool) -> None:
+        self._stub = stub
+        self._pool = pool
+        self._servers: dict[str, tool_pb2.ToolServer] = {}
+        self._introductions: dict[str, asyncio.Task[None]] = {}
+        self._refreshing: asyncio.Task[None] | None = None
+
+    async def run(self) -> None:
+        """Looks every 2 s until cancelled."""
+
+        async def look() -> float:
+            await self._refresh()
+            return REFRESH_SECONDS
+
+        try:
+            await loops.forever("tool-registry", look, timeout=30)
+        finally:
+            await self._stop()
+
+    async def server(self, name: str) -> tool_pb2.ToolServer:
+        """A registered server. Raises InputNotValid when there is none, InternalFault when nobody can tell."""
+        if name not in self._servers:
+            try:
+                await self._refresh()
+            except ServiceError:
+                raise InternalFault("the registered tool servers cannot be looked up right now") from None
+        if name not in self._servers:
+            raise InputNotValid(f"tool server {name} is not registered")
+        return self._servers[name]
+
+    async def _refresh(self) -> None:
+        """Reads all servers; callers that come meanwhile share the answer."""
+        if self._refreshing is None or self._refreshing.done():
+            self._refreshing = asyncio.create_task(self._read())
+        await asyncio.shield(self._refreshing)
+
+    async def _read(self) -> None:
+        found = await self._list()
+        for name in [name for name, server in self._servers.items() if found.get(name) != server]:
+            del self._servers[name]
+            self._pool.forget(name)
+            self._stop_introduction(name)
+        for name, server in found.items():
+            if name not in self._servers:
+                self._servers[name] = server
+                self._introductions[name] = asyncio.create_task(self._introduce(server))
+
+    async def _list(self) -> dict[str, tool_pb2.ToolServer]:
+        servers: dict[str, tool_pb2.ToolServer] = {}
+        cursor = ""
+        while True:
+            request = tool_service_pb2.ListToolServersRequest(limit=_PAGE, cursor=cursor)
+            page = await self._stub.ListToolServers(request)
+            servers.update({server.name: server for server in page.items})
+            if not page.has_more:
+                return servers
+            cursor = page.next_cursor
+
+    async def _introduce(self, server: tool_pb2.ToolServer) -> None:
+        """Reports the server's tools, so that tasks can be checked against them. Tries until it is done."""
+        pause = _FIRST_PAUSE_SECONDS
+        while True:
+            try:
+                await self._report(server, await self._pool.tools(server))
+                return
+            except (ServiceError, StepFailed) as error:
+                _log.warning("tools_not_reported", extra={"server": server.name, "error": str(error)})
+            await asyncio.sleep(pause * random.uniform(0.5, 1.0))
+            pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
+
+    async def _report(self, server: tool_pb2.ToolServer, tools: tuple[Tool, ...]) -> None:
+        request = tool_service_pb2.ReportToolsRequest(
+            server=server.name, tools=[_as_message(server.name, tool) for tool in tools]
+        )
+        await self._stub.ReportTools(request)
+        _log.info("tools_reported", extra={"server": server.name, "tools": len(tools)})
+
+    async def _stop(self) -> None:
+        tasks = [task for task in (*self._introductions.values(), self._refreshing) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _stop_introduction(self, name: str) -> None:
+        introduction = self._introductions.pop(name, None)
+        if introduction is not None:
+            introduction.cancel()
+
+
+def _as_message(server: str, tool: Tool) -> tool_pb2.Tool:
+    return tool_pb2.Tool(
+        address=f"{server}.{tool.name}",
+        description=tool.description or "",
+        input_schema=structs.to_struct(tool.input_schema),
+    )

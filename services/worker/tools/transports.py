@@ -1,0 +1,126 @@
+"""The wires to MCP servers, and word of when one is cut."""
+
+import asyncio
+import logging
+import os
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, Self
+
+import httpx2
+from baton.tasks.v1 import tool_pb2
+from mcp.client.stdio import StdioServerParameters, stdio_client
+from mcp.client.streamable_http import streamable_http_client
+
+_CONNECT_SECONDS = 10.0
+# Longer than any call may take: calls are ended by their own timeout.
+_READ_SECONDS = 3700.0
+_TAIL_LINES = 20
+_LINE_CHARACTERS = 500
+_log = logging.getLogger(__name__)
+
+Streams = tuple[Any, Any]
+
+
+@asynccontextmanager
+async def open_transport(
+    server: tool_pb2.ToolServer, ended: asyncio.Event, stderr: "StandardError"
+) -> AsyncIterator[Streams]:
+    """The streams to `server`. Sets `ended` when the server hangs up.
+
+    For stdio the server is a process of its own group with only PATH, HOME, LOGNAME, SHELL, TERM, USER and its own
+    environment; leaving closes its stdin, and kills the group when it does not go by itself.
+    """
+    transport = _stdio(server, stderr) if server.transport == tool_pb2.TOOL_TRANSPORT_STDIO else _http(server)
+    async with transport as (read, write):
+        yield _Watched(read, ended), write
+
+
+@asynccontextmanager
+async def _stdio(server: tool_pb2.ToolServer, stderr: "StandardError") -> AsyncIterator[Streams]:
+    parameters = StdioServerParameters(
+        command=server.command[0], args=list(server.command[1:]), env=dict(server.env), encoding_error_handler="replace"
+    )
+    async with stderr.pipe() as write_end, stdio_client(parameters, errlog=write_end) as streams:
+        # The server has its own copy; ours would keep the pipe open after it.
+        write_end.close()
+        yield streams
+
+
+@asynccontextmanager
+async def _http(server: tool_pb2.ToolServer) -> AsyncIterator[Streams]:
+    timeout = httpx2.Timeout(_CONNECT_SECONDS, read=_READ_SECONDS)
+    async with (
+        httpx2.AsyncClient(timeout=timeout) as client,
+        streamable_http_client(server.url, http_client=client) as streams,
+    ):
+        yield streams
+
+
+class StandardError(asyncio.Protocol):
+    """Takes what a server writes to its standard error: as debug log lines, never raw to the console.
+
+    Keeps the last lines for the log of a server that does not even start; before a server has been called it
+    cannot have written down what it was called with.
+    """
+
+    def __init__(self, server: str) -> None:
+        self._server = server
+        self._rest = b""
+        self._tail: deque[str] = deque(maxlen=_TAIL_LINES)
+
+    @property
+    def tail(self) -> list[str]:
+        return list(self._tail)
+
+    @asynccontextmanager
+    async def pipe(self) -> AsyncIterator[Any]:
+        """A file for the server to write to."""
+        read_fd, write_fd = os.pipe()
+        with os.fdopen(write_fd, "w") as write_end, os.fdopen(read_fd, "rb", 0) as read_end:
+            transport, _ = await asyncio.get_running_loop().connect_read_pipe(lambda: self, read_end)
+            try:
+                yield write_end
+            finally:
+                transport.close()
+
+    def data_received(self, data: bytes) -> None:
+        *lines, rest = (self._rest + data).split(b"\n")
+        self._rest = rest[: _LINE_CHARACTERS * 4]
+        for line in lines:
+            text = line.decode(errors="replace").rstrip()[:_LINE_CHARACTERS]
+            self._tail.append(text)
+            _log.debug("tool_server_stderr", extra={"server": self._server, "line": text})
+
+
+class _Watched:
+    """A read stream that tells when it ends."""
+
+    def __init__(self, stream: Any, ended: asyncio.Event) -> None:
+        self._stream = stream
+        self._ended = ended
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    async def receive(self) -> Any:
+        return await self._stream.receive()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Any:
+        try:
+            return await self._stream.__anext__()
+        except StopAsyncIteration:
+            self._ended.set()
+            raise
+
+    async def __aenter__(self) -> Self:
+        await self._stream.__aenter__()
+        return self
+
+    async def __aexit__(self, *exception: Any) -> bool | None:
+        closed: bool | None = await self._stream.__aexit__(*exception)
+        return closed

@@ -1,0 +1,85 @@
+"""The worker put together, and its life: work until told to stop, then hand everything back."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Coroutine
+from typing import Any
+
+from baton.tasks.v1 import tool_service_pb2_grpc, work_service_pb2_grpc
+from grpc.aio import Channel
+
+from services.chassis.clock import Clock
+from services.chassis.ids import new_id
+from services.worker.execution import Executor
+from services.worker.held import HeldRuns, LeaseTiming
+from services.worker.leasing import Leasing
+from services.worker.renewal import Renewal
+from services.worker.reporting import Reporter
+from services.worker.tools.mcp_pool import McpPool
+from services.worker.tools.registry import Registry
+from services.worker.tools.toolbox import Toolbox
+
+# How long giving back may take once the grace is over.
+_RELEASE_SECONDS = 5.0
+_log = logging.getLogger(__name__)
+
+
+class Worker:
+    """A client of the tasks service that does up to `concurrency` runs at a time."""
+
+    def __init__(
+        self,
+        tasks: Channel,
+        *,
+        clock: Clock,
+        concurrency: int = 10,
+        grace_seconds: float = 20.0,
+        timing: LeaseTiming | None = None,
+    ) -> None:
+        work = work_service_pb2_grpc.WorkServiceStub(tasks)
+        self._grace_seconds = grace_seconds
+        self._held = HeldRuns(concurrency, timing)
+        self._pool = McpPool()
+        self._registry = Registry(tool_service_pb2_grpc.ToolServiceStub(tasks), self._pool)
+        executor = Executor(Toolbox(self._registry, self._pool), Reporter(work), clock)
+        self._leasing = Leasing(work, new_id(), self._held, executor.execute)
+        self._renewal = Renewal(work, self._held)
+
+    async def run(self, stop: Coroutine[Any, Any, None]) -> None:
+        """Works until `stop` returns; then finishes or gives back what it holds, and ends its tool servers.
+
+        Raises what broke a loop, if one did, after handing back just the same.
+        """
+        leasing = asyncio.create_task(self._leasing.run())
+        upkeep = [asyncio.create_task(loop) for loop in (self._renewal.run(), self._registry.run())]
+        stopping = asyncio.create_task(stop)
+        _log.info("working")
+        try:
+            await asyncio.wait([leasing, stopping, *upkeep], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            await _cancel(leasing, stopping)
+            await self._hand_back()
+            await _cancel(*upkeep)
+            await self._pool.close()
+        _log.info("stopped")
+        for task in (leasing, *upkeep):
+            if not task.cancelled() and (error := task.exception()):
+                raise error
+
+    async def _hand_back(self) -> None:
+        if await self._held.wait_until_empty(self._grace_seconds):
+            return
+        for run in self._held:
+            run.release()
+        if not await self._held.wait_until_empty(_RELEASE_SECONDS):
+            for run in self._held:
+                run.lose()
+            await self._held.wait_until_empty(_RELEASE_SECONDS)
+
+
+async def _cancel(*tasks: "asyncio.Task[None]") -> None:
+    for task in tasks:
+        task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await asyncio.wait(tasks)

@@ -1,0 +1,144 @@
+"""All of Baton, started as a user starts it and driven over REST alone."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import requests
+
+from tests.support.processes import free_port
+from tests.support.waiting import wait_until
+
+ROOT = Path(__file__).resolve().parents[2]
+_READY_SECONDS = 60.0
+_STOP_SECONDS = 45.0
+_FINISHED = ("succeeded", "failed")
+
+
+class Baton:
+    """`python -m services` with a home of its own, on a free port."""
+
+    def __init__(self, home: Path, **environment: str) -> None:
+        self.home = home
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.output: list[str] = []
+        self._environment = {
+            **os.environ,
+            "BATON_HOME": str(home),
+            "BATON_PORT": str(self.port),
+            **environment,
+        }
+        self._process: subprocess.Popen[str] | None = None
+
+    @property
+    def pid(self) -> int:
+        """The supervisor's process id."""
+        assert self._process is not None
+        return self._process.pid
+
+    def start(self) -> "Baton":
+        """Starts it and waits for the line that says it is ready."""
+        self.output.clear()
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "services"],
+            cwd=ROOT,
+            env=self._environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        self._reader = threading.Thread(target=self._read_output, args=(self._process,), daemon=True)
+        self._reader.start()
+        wait_until(self._is_ready, timeout=_READY_SECONDS)
+        return self
+
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
+        """Sends a signal to the supervisor alone and answers its exit code."""
+        assert self._process is not None
+        self._process.send_signal(number)
+        code = self._process.wait(_STOP_SECONDS)
+        self._reader.join()
+        return code
+
+    def children(self) -> dict[str, int]:
+        """The process id of each of Baton's processes, by name."""
+        found = {}
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit() and _parent(entry) == self.pid:
+                words = (entry / "cmdline").read_bytes().split(b"\0")
+                if len(words) > 2 and words[2].startswith(b"services."):
+                    found[words[2].decode().removeprefix("services.")] = int(entry.name)
+        return found
+
+    def log(self, name: str) -> str:
+        """What one of the processes has logged."""
+        return (self.home / "logs" / f"{name}.log").read_text()
+
+    @property
+    def admin_token(self) -> str:
+        return (self.home / "admin-token").read_text().strip()
+
+    def call(
+        self, method: str, path: str, body: Any = None, *, token: str | None = None, **headers: str
+    ) -> requests.Response:
+        """One request as the administrator, or with `token`; an empty token sends none."""
+        token = self.admin_token if token is None else token
+        authorization = {"Authorization": f"Bearer {token}"} if token else {}
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        return requests.request(method, self.url + path, json=body, headers=authorization | named, timeout=60)
+
+    def get(self, path: str) -> Any:
+        """The JSON of a GET that must succeed."""
+        response = self.call("GET", path)
+        assert response.status_code == 200, response.text
+        return response.json()
+
+    def create(self, path: str, body: Mapping[str, Any]) -> Any:
+        """The JSON of a POST that must create something."""
+        response = self.call("POST", path, body)
+        assert response.status_code == 201, response.text
+        return response.json()
+
+    def run_now(self, task_id: str, **headers: str) -> str:
+        """Starts a task and answers the run's id."""
+        response = self.call("POST", f"/tasks/{task_id}/run_now", {}, **headers)
+        assert response.status_code == 200, response.text
+        run_id: str = response.json()["details"]["run_id"]
+        return run_id
+
+    def finished(self, run_id: str, timeout: float = 30.0) -> Any:
+        """The run once it has ended."""
+        wait_until(lambda: self.get(f"/runs/{run_id}")["status"] in _FINISHED, timeout=timeout)
+        return self.get(f"/runs/{run_id}")
+
+    def _is_ready(self) -> bool:
+        assert self._process is not None
+        assert self._process.poll() is None, "\n".join(["baton ended:", *self.output])
+        return f"baton ready url={self.url}" in self.output
+
+    def _read_output(self, process: "subprocess.Popen[str]") -> None:
+        assert process.stdout is not None
+        with process.stdout:
+            for line in process.stdout:
+                self.output.append(line.rstrip("\n"))
+
+
+def _parent(entry: Path) -> int:
+    """The parent of a process, 0 when it has just gone."""
+    try:
+        return int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+    except OSError:
+        return 0
+
+
+def task(title: str, *steps: Mapping[str, Any], **fields: Any) -> dict[str, Any]:
+    """A manual task with these steps."""
+    params = fields.pop("params", {})
+    return {"title": title, "schedule_kind": "manual", "payload": {"pipeline": list(steps), "params": params}} | fields

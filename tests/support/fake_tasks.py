@@ -1,0 +1,241 @@
+"""The tasks service as a worker sees it, in memory: leases with fencing, reports, tool servers.
+
+It keeps the promises of the contract and can be told to fail; it is no list of expected calls.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import uuid4
+
+import grpc
+from baton.api.v1 import auth_service_pb2, auth_service_pb2_grpc
+from baton.tasks.v1 import (
+    run_pb2,
+    tool_pb2,
+    tool_service_pb2,
+    tool_service_pb2_grpc,
+    work_service_pb2,
+    work_service_pb2_grpc,
+)
+
+from services.chassis import structs
+from services.chassis.ids import new_id
+from tests.support.grpc import serve_in_process
+from tests.support.waiting import await_until
+
+LEASE = timedelta(seconds=30)
+
+
+@dataclass
+class FakeRun:
+    """One run and all that was recorded of it."""
+
+    payload: dict[str, Any]
+    id: str = field(default_factory=new_id)
+    task: str = "a task"
+    traceparent: str = ""
+    attempt: int = 0
+    token: str = ""
+    steps: list[run_pb2.RunStep] = field(default_factory=list)
+    outcome: work_service_pb2.RunReport | None = None
+    released: int = 0
+    leased_by: str = ""
+    created_at: datetime = field(default_factory=lambda: datetime.now(UTC))
+
+    @property
+    def held(self) -> bool:
+        return bool(self.token)
+
+    @property
+    def error(self) -> run_pb2.RunError:
+        assert self.outcome is not None
+        return self.outcome.failed.error
+
+    @property
+    def output(self) -> dict[str, Any]:
+        assert self.outcome is not None
+        ended = self.outcome.succeeded if self.outcome.HasField("succeeded") else self.outcome.failed
+        return structs.from_struct(ended.output)
+
+    def step_output(self, step_id: str) -> Any:
+        return next(structs.from_value(step.output) for step in self.steps if step.id == step_id)
+
+
+class FakeTasks(
+    work_service_pb2_grpc.WorkServiceServicer,
+    tool_service_pb2_grpc.ToolServiceServicer,
+    auth_service_pb2_grpc.AuthServiceServicer,
+):
+    """Holds runs and tool servers; `address` is set while it serves."""
+
+    def __init__(self) -> None:
+        self.address = ""
+        self.runs: dict[str, FakeRun] = {}
+        self.tool_servers: dict[str, tool_pb2.ToolServer] = {}
+        self.tools: dict[str, list[str]] = {}
+        self.reports: list[work_service_pb2.RunReport] = []
+        self.batches: list[int] = []
+        self.polls = 0
+        """Workers that wait for work right now."""
+        self.refused = 0
+        self.renewed = 0
+        self.report_traceparents: list[str] = []
+        self.paused = asyncio.Event()
+        self.paused.set()
+        self._queue: list[FakeRun] = []
+        self._arrived = asyncio.Condition()
+        self._failures: Counter[str] = Counter()
+        self._codes: dict[str, grpc.StatusCode] = {}
+
+    @asynccontextmanager
+    async def serving(self) -> AsyncIterator["FakeTasks"]:
+        server = grpc.aio.server()
+        work_service_pb2_grpc.add_WorkServiceServicer_to_server(self, server)
+        tool_service_pb2_grpc.add_ToolServiceServicer_to_server(self, server)
+        auth_service_pb2_grpc.add_AuthServiceServicer_to_server(self, server)
+        async with serve_in_process(server) as self.address:
+            yield self
+
+    async def enqueue(self, *steps: Mapping[str, Any], params: Mapping[str, Any] | None = None, **run: Any) -> FakeRun:
+        queued = FakeRun({"pipeline": list(steps), "params": dict(params or {})}, **run)
+        self.runs[queued.id] = queued
+        await self._requeue(queued)
+        return queued
+
+    async def ended(self, run: FakeRun, timeout: float = 10.0) -> FakeRun:
+        """The run once its outcome is recorded."""
+        await await_until(lambda: run.outcome is not None, timeout)
+        return run
+
+    def fail(self, method: str, times: int, code: grpc.StatusCode = grpc.StatusCode.UNAVAILABLE) -> None:
+        """Makes the next `times` calls of `method` fail."""
+        self._failures[method] = times
+        self._codes[method] = code
+
+    async def take_away(self, run: FakeRun) -> None:
+        """What the reaper does to an expired lease: the run is somebody else's from now on."""
+        run.token = str(uuid4())
+        run.attempt += 1
+
+    def add_stdio_server(self, name: str, *command: str, timeout_seconds: int = 30, **env: str) -> None:
+        self.tool_servers[name] = tool_pb2.ToolServer(
+            name=name,
+            transport=tool_pb2.TOOL_TRANSPORT_STDIO,
+            command=command,
+            env=env,
+            timeout_seconds=timeout_seconds,
+        )
+
+    def add_http_server(self, name: str, url: str, timeout_seconds: int = 30) -> None:
+        self.tool_servers[name] = tool_pb2.ToolServer(
+            name=name, transport=tool_pb2.TOOL_TRANSPORT_HTTP, url=url, timeout_seconds=timeout_seconds
+        )
+
+    async def LeaseRuns(self, request: Any, context: Any) -> work_service_pb2.LeaseRunsResponse:
+        await self._maybe_fail("LeaseRuns", context)
+        self.polls += 1
+        try:
+            async with self._arrived, asyncio.timeout(request.wait_seconds):
+                await self._arrived.wait_for(lambda: self._queue)
+                taken, self._queue = self._queue[: request.limit], self._queue[request.limit :]
+        except TimeoutError:
+            return work_service_pb2.LeaseRunsResponse()
+        finally:
+            self.polls -= 1
+        return work_service_pb2.LeaseRunsResponse(runs=[self._lease(run, request.worker_id) for run in taken])
+
+    async def RenewRuns(self, request: Any, context: Any) -> work_service_pb2.RenewRunsResponse:
+        await self._maybe_fail("RenewRuns", context)
+        response = work_service_pb2.RenewRunsResponse()
+        for lease in request.leases:
+            answer = response.leases.add(run_id=lease.run_id)
+            if self._holds(lease):
+                answer.expires_at.FromDatetime(datetime.now(UTC) + LEASE)
+                self.renewed += 1
+        return response
+
+    async def ReportRuns(self, request: Any, context: Any) -> work_service_pb2.ReportRunsResponse:
+        await self._maybe_fail("ReportRuns", context)
+        await self.paused.wait()
+        self.batches.append(len(request.reports))
+        self.report_traceparents.append(dict(context.invocation_metadata()).get("traceparent", ""))
+        response = work_service_pb2.ReportRunsResponse()
+        for report in request.reports:
+            accepted = self._holds(report.lease)
+            response.receipts.add(run_id=report.lease.run_id, accepted=accepted)
+            if accepted:
+                await self._record(report)
+            else:
+                self.refused += 1
+        return response
+
+    async def ListToolServers(self, request: Any, context: Any) -> tool_service_pb2.ListToolServersResponse:
+        await self._maybe_fail("ListToolServers", context)
+        names = sorted(name for name in self.tool_servers if name > request.cursor)
+        # One per page, so that whoever reads only the first is found out.
+        page = [self.tool_servers[name] for name in names[:1]]
+        more = len(names) > 1
+        return tool_service_pb2.ListToolServersResponse(
+            items=page, has_more=more, next_cursor=page[-1].name if more else None
+        )
+
+    async def ReportTools(self, request: Any, context: Any) -> tool_service_pb2.ReportToolsResponse:
+        await self._maybe_fail("ReportTools", context)
+        self.tools[request.server] = [tool.address for tool in request.tools]
+        return tool_service_pb2.ReportToolsResponse()
+
+    async def ExchangeToken(self, request: Any, context: Any) -> auth_service_pb2.ExchangeTokenResponse:
+        return auth_service_pb2.ExchangeTokenResponse(access_token=f"exchanged-{request.token}")
+
+    async def CreateToolServer(self, request: Any, context: Any) -> Any:
+        raise NotImplementedError
+
+    async def ListTools(self, request: Any, context: Any) -> Any:
+        raise NotImplementedError
+
+    def _holds(self, lease: work_service_pb2.Lease) -> bool:
+        run = self.runs[lease.run_id]
+        return run.held and (run.token, run.attempt) == (lease.token, lease.attempt)
+
+    def _lease(self, run: FakeRun, worker_id: str) -> work_service_pb2.LeasedRun:
+        run.attempt += 1
+        run.token = str(uuid4())
+        run.leased_by = worker_id
+        leased = work_service_pb2.LeasedRun(
+            lease=work_service_pb2.Lease(run_id=run.id, attempt=run.attempt, token=run.token),
+            task_id=new_id(),
+            task=run.task,
+            payload=structs.to_struct(run.payload),
+            steps=run.steps,
+            traceparent=run.traceparent,
+        )
+        leased.expires_at.FromDatetime(datetime.now(UTC) + LEASE)
+        leased.created_at.FromDatetime(run.created_at)
+        return leased
+
+    async def _record(self, report: work_service_pb2.RunReport) -> None:
+        run = self.runs[report.lease.run_id]
+        self.reports.append(report)
+        run.steps.extend(report.steps)
+        if report.HasField("released"):
+            run.released += 1
+            run.token = ""
+            await self._requeue(run)
+        elif report.WhichOneof("outcome"):
+            run.token = ""
+            run.outcome = report
+
+    async def _requeue(self, run: FakeRun) -> None:
+        async with self._arrived:
+            self._queue.append(run)
+            self._arrived.notify_all()
+
+    async def _maybe_fail(self, method: str, context: Any) -> None:
+        if self._failures[method] > 0:
+            self._failures[method] -= 1
+            await context.abort(self._codes[method], "told to fail")

@@ -1,0 +1,62 @@
+"""docs/pipelines.md says what is so."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from services.pipeline.conditions import holds
+from services.pipeline.definition import check, parse
+from services.pipeline.errors import TemplateError
+from services.pipeline.templates import render
+
+TEXT = (Path(__file__).parents[3] / "docs" / "pipelines.md").read_text()
+
+
+def blocks(language: str) -> list[Any]:
+    found = re.findall(rf"^```{language}\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
+    return [json.loads(block) for block in found]
+
+
+def rows(heading: str) -> list[tuple[str, ...]]:
+    """The cells of the table that begins with `heading`, without the backticks around code."""
+    table = TEXT.partition(f"\n| {heading} |")[2].partition("\n\n")[0].strip().split("\n")[1:]
+    return [tuple(_plain(cell) for cell in re.split(r"(?<!\\)\|", line.strip("| "))) for line in table]
+
+
+def _plain(cell: str) -> str:
+    text = cell.strip().replace("\\|", "|")
+    code = re.fullmatch(r"(`+)(.*?)\1", text)
+    return code[2].strip() if code else text
+
+
+(CONTEXT,) = blocks("json context")
+
+
+def test_the_example_is_a_pipeline() -> None:
+    (example,) = blocks("json")
+    assert len(parse(example).steps) == 3
+
+
+@pytest.mark.parametrize(("text", "becomes", "why"), rows("String | Becomes | Why"))
+def test_what_templates_become(text: str, becomes: str, why: str) -> None:
+    assert render({"value": text}, CONTEXT)["value"] == json.loads(becomes), why
+
+
+@pytest.mark.parametrize(("text", "message"), rows("String | Error"))
+def test_what_templates_refuse(text: str, message: str) -> None:
+    with pytest.raises(TemplateError) as caught:
+        render({"value": text}, CONTEXT)
+    assert str(caught.value) == f"with.value: {message}"
+
+
+@pytest.mark.parametrize(("text", "truth"), rows("Condition | True"))
+def test_what_conditions_hold(text: str, truth: str) -> None:
+    assert holds(text, CONTEXT) is (truth == "yes")
+
+
+def test_the_faults_of_a_faulty_payload() -> None:
+    (faulty,) = blocks("json faulty")
+    assert [(problem.field, problem.description) for problem in check(faulty)] == rows("Field | Fault")

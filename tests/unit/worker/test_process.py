@@ -1,0 +1,69 @@
+"""The worker as a process of its own, with a real tool server beneath it."""
+
+import asyncio
+import os
+import signal
+import sys
+from pathlib import Path
+
+from tests.support.fake_tasks import FakeTasks
+from tests.support.waiting import await_until
+
+TOKEN = "baton_kid_secret_crc"
+
+
+async def start(tasks: FakeTasks, folder: Path) -> asyncio.subprocess.Process:
+    token_file = folder / "token"
+    token_file.write_text(f"{TOKEN}\n")
+    environment = {
+        "PATH": os.environ["PATH"],
+        "HOME": str(folder),
+        "PYTHONPATH": ".:gen",
+        "BATON_TASKS_ADDRESS": tasks.address,
+        "BATON_SESSIONS_ADDRESS": tasks.address,
+        "BATON_WORKER_TOKEN_FILE": str(token_file),
+        "BATON_WORKER_GRACE_SECONDS": "0.1",
+        "BATON_LOG_LEVEL": "DEBUG",
+    }
+    return await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "services.worker", env=environment, stderr=asyncio.subprocess.PIPE
+    )
+
+
+def children(process: asyncio.subprocess.Process) -> list[int]:
+    threads = Path(f"/proc/{process.pid}/task").glob("*/children")
+    return [int(child) for children in threads for child in children.read_text().split()]
+
+
+def gone(process_id: int) -> bool:
+    try:
+        return Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True
+
+
+async def test_no_tool_server_outlives_its_worker_however_it_ends(tasks: FakeTasks, tmp_path: Path) -> None:
+    tasks.add_stdio_server("time", str(Path(sys.executable).with_name("mcp-server-time")))
+    step = {"uses": "time.get_current_time", "with": {"timezone": "Europe/Chisinau"}, "save_as": "clock"}
+    workers = [await start(tasks, tmp_path) for _ in range(2)]
+    logs = [asyncio.create_task(worker.communicate()) for worker in workers]
+    try:
+        run = await tasks.ended(await tasks.enqueue(step), timeout=40)
+        assert run.output["clock"]["timezone"] == "Europe/Chisinau"
+        servers = await await_until(lambda: [own for own in map(children, workers) if own], timeout=20)
+        await await_until(lambda: all(map(children, workers)), timeout=20)
+        servers = [server for worker in workers for server in children(worker)]
+        assert len(servers) == 2
+        workers[0].send_signal(signal.SIGTERM)
+        workers[1].kill()
+        assert [await worker.wait() for worker in workers] == [0, -signal.SIGKILL]
+        await await_until(lambda: all(map(gone, servers)), timeout=10)
+        written = b"".join([(await log)[1] for log in logs]).decode()
+    finally:
+        for worker in workers:
+            if worker.returncode is None:
+                worker.kill()
+        await asyncio.gather(*logs)
+    assert '"event":"stopped"' in written
+    assert TOKEN not in written
+    assert [line for line in written.splitlines() if not line.startswith("{")] == []
