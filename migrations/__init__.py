@@ -1,0 +1,1 @@
+"""The schemas of all contexts: one Alembic history each, on PostgreSQL and SQLite."""

@@ -1,0 +1,70 @@
+"""The command as a user runs it, and histories with steps of a test's own."""
+
+import io
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from migrations import __main__ as command_line
+from migrations.contexts import CONTEXTS
+from migrations.history import CONFIG_FILE
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a command left behind."""
+
+    code: int
+    out: str
+    err: str
+
+
+Command = Callable[..., Outcome]
+"""Runs `python -m migrations` with the given arguments; `typed` is what the user types."""
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    def run(*arguments: str, typed: str = "") -> Outcome:
+        monkeypatch.setattr(sys, "argv", ["migrations", *arguments])
+        monkeypatch.setattr(sys, "stdin", io.StringIO(typed))
+        with pytest.raises(SystemExit) as ended:
+            command_line.main()
+        out, err = capsys.readouterr()
+        return Outcome(int(ended.value.code or 0), out, err)
+
+    return run
+
+
+@dataclass(frozen=True)
+class ExtraSteps:
+    """The histories as they are, and more steps of the tasks context behind them."""
+
+    config_file: Path
+    directory: Path
+
+    def add(self, revision: str, after: str, *statements: str) -> None:
+        """A step that executes `statements`, one by one."""
+        lines = [f'"""Step {revision} of a test."""', "from alembic import op"]
+        lines += [f"revision, down_revision = {revision!r}, {after!r}", "def upgrade():"]
+        lines += [f"    op.execute({statement!r})" for statement in statements]
+        (self.directory / f"{revision}.py").write_text("\n".join(lines))
+
+
+@pytest.fixture
+def extra_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ExtraSteps:
+    # A step that a test rewrites within a second must not be read from its old bytecode.
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    directory = tmp_path / "more-versions"
+    directory.mkdir()
+    home = CONFIG_FILE.parent
+    lines = ["[DEFAULT]", f"script_location = {home}", "path_separator = newline"]
+    for context in CONTEXTS:
+        lines += [f"[{context}]", "version_locations =", f"    {home / context / 'versions'}"]
+        lines += [f"    {directory}"] if context == "tasks" else []
+    config_file = tmp_path / "alembic.ini"
+    config_file.write_text("\n".join(lines))
+    return ExtraSteps(config_file, directory)
