@@ -1,0 +1,30 @@
+"""What the sessions service is told by its environment."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from services.chassis.config import setting
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatabaseSettings:
+    """Where the context's tables are; all that `bootstrap` needs."""
+
+    database_url: str = setting("BATON_DATABASE_URL", help="the database of sessions, as an SQLAlchemy URL")
+    pool_size: int = setting("BATON_DATABASE_POOL_SIZE", default=8, help="connections to the database, and threads")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(DatabaseSettings):
+    """All that the service needs."""
+
+    signing_key_file: Path = setting(
+        "BATON_SIGNING_KEY_FILE", help="the private Ed25519 key (JWK) that signs access tokens; made when missing"
+    )
+    jwks_file: Path = setting(
+        "BATON_JWKS_FILE", help="the public key (JWKS) that all services verify access tokens with; made when missing"
+    )
+    listen: str = setting("BATON_LISTEN", default="127.0.0.1:7001", help="the address to serve on")
+    idempotency_ttl_seconds: int = setting(
+        "IDEMPOTENCY_TTL_SECONDS", default=86_400, help="how long the answer to a request_id is remembered"
+    )

@@ -1,0 +1,57 @@
+"""The scopes there are, and who holds which."""
+
+from collections.abc import Collection, Iterable
+
+from services.sessions.errors import unknown_scopes
+
+ADMIN = "admin"
+"""Holds every other scope."""
+
+KNOWN = frozenset(
+    {
+        ADMIN,
+        "agents:admin",
+        "agents:read",
+        "approvals:decide",
+        "approvals:read",
+        "approvals:request",
+        "audit:read",
+        "events:publish",
+        "events:read",
+        "logs:read",
+        "logs:write",
+        "runs:read",
+        "runs:report",
+        "runs:work",
+        "sessions:read",
+        "sessions:write",
+        "tasks:read",
+        "tasks:write",
+        "tools:admin",
+        "tools:read",
+        "webhooks:admin",
+        "workflows:read",
+        "workflows:write",
+    }
+)
+
+
+def check_known(scopes: Iterable[str]) -> None:
+    """Raises InvalidArgument with one violation for each scope that does not exist."""
+    strangers = {index: scope for index, scope in enumerate(scopes) if scope not in KNOWN}
+    if strangers:
+        raise unknown_scopes(strangers, KNOWN)
+
+
+def missing(wanted: Iterable[str], holder: Collection[str]) -> list[str]:
+    """Those of `wanted` that `holder` does not hold, sorted."""
+    return [] if ADMIN in holder else sorted(set(wanted) - set(holder))
+
+
+def held_by_both(one: Collection[str], other: Collection[str]) -> tuple[str, ...]:
+    """What both may do, sorted."""
+    if ADMIN in one:
+        return tuple(sorted(other))
+    if ADMIN in other:
+        return tuple(sorted(one))
+    return tuple(sorted(set(one) & set(other)))

@@ -1,0 +1,42 @@
+"""The tables of the sessions context."""
+
+from sqlalchemy import Column, ForeignKey, LargeBinary, MetaData, String, Table
+
+from services.chassis.columns import Id, Json, Timestamp
+from services.chassis.idempotency import idempotency_table
+
+metadata = MetaData(
+    naming_convention={
+        "pk": "pk_%(table_name)s",
+        "ix": "ix_%(column_0_label)s",
+        "uq": "uq_%(table_name)s_%(column_0_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+    }
+)
+
+idempotency_keys = idempotency_table(metadata)
+
+agents = Table(
+    "agents",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("name", String(100), nullable=False, unique=True),
+    Column("scopes", Json, nullable=False),
+    Column("created_at", Timestamp, nullable=False),
+    Column("updated_at", Timestamp, nullable=False),
+)
+
+# Of the token itself only its SHA-256 is here.
+tokens = Table(
+    "tokens",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("key_id", String(32), nullable=False, unique=True),
+    Column("agent_id", Id, ForeignKey("agents.id"), nullable=False),
+    Column("secret_hash", LargeBinary(32), nullable=False),
+    Column("scopes", Json, nullable=False),
+    Column("created_at", Timestamp, nullable=False),
+    Column("expires_at", Timestamp, nullable=False),
+    Column("revoked_at", Timestamp),
+)

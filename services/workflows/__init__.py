@@ -1,0 +1,1 @@
+"""Work that is handed from role to role, along templates."""

@@ -1,0 +1,44 @@
+"""Messages from models, and plain values from messages."""
+
+from baton.workflows.v1 import template_pb2, template_service_pb2
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from services.workflows.models import State, Template, Transition
+
+
+def version(request: template_service_pb2.GetTemplateRequest) -> int | None:
+    """The version asked for, None for the newest."""
+    return request.version if request.HasField("version") else None
+
+
+def to_template(template: Template) -> template_pb2.Template:
+    definition = template.definition
+    created_at = Timestamp()
+    created_at.FromDatetime(template.created_at)
+    return template_pb2.Template(
+        name=definition.name,
+        version=definition.version,
+        description=definition.description,
+        initial_state=definition.initial_state,
+        states=[_state(state) for state in definition.states],
+        transitions=[_transition(transition) for transition in definition.transitions],
+        created_at=created_at,
+    )
+
+
+def _state(state: State) -> template_pb2.State:
+    return template_pb2.State(
+        name=state.name,
+        owner_role=state.owner_role,
+        phase=state.phase,
+        terminal=state.terminal,
+        description=state.description,
+    )
+
+
+def _transition(transition: Transition) -> template_pb2.Transition:
+    return template_pb2.Transition(
+        from_state=transition.from_state,
+        to_state=transition.to_state,
+        kind=template_pb2.TransitionKind.Value(f"TRANSITION_KIND_{transition.kind.name}"),
+    )

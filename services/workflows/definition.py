@@ -1,0 +1,154 @@
+"""Reads a template's definition out of a document (YAML or JSON), and refuses one that could not be worked along."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from jsonschema import Draft202012Validator
+
+from services.chassis.errors import InvalidArgument, Violation
+from services.workflows.models import Definition, State, Transition, TransitionKind
+
+_NAME = {"type": "string", "pattern": r"^[a-z][a-z0-9_-]{0,63}\Z"}
+_NAME_OR_EMPTY = {"type": "string", "pattern": r"^([a-z][a-z0-9_-]{0,63})?\Z"}
+_TEXT = {"type": "string", "maxLength": 2000}
+
+
+def _object(required: Iterable[str], properties: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "required": list(required),
+        "properties": dict(properties),
+        "additionalProperties": False,
+    }
+
+
+_STATE = _object(
+    ["name"],
+    {
+        "name": _NAME,
+        "owner_role": _NAME_OR_EMPTY,
+        "phase": _NAME_OR_EMPTY,
+        "terminal": {"type": "boolean"},
+        "description": _TEXT,
+    },
+)
+_TRANSITION = _object(
+    ["from_state", "to_state", "kind"],
+    {"from_state": _NAME, "to_state": _NAME, "kind": {"enum": [kind.value for kind in TransitionKind]}},
+)
+_FORM = Draft202012Validator(
+    _object(
+        ["name", "version", "initial_state", "states", "transitions"],
+        {
+            "name": _NAME,
+            "version": {"type": "integer", "minimum": 1, "maximum": 2**31 - 1},
+            "description": _TEXT,
+            "initial_state": _NAME,
+            "states": {"type": "array", "items": _STATE, "minItems": 1, "maxItems": 200},
+            "transitions": {"type": "array", "items": _TRANSITION, "maxItems": 2000},
+        },
+    )
+)
+
+
+def parse(document: Any) -> Definition:
+    """The definition in `document`.
+
+    Raises InvalidArgument with one violation per fault: a wrong form; a state named twice; a transition from or
+    to no state, to itself, out of a terminal state, or given twice; no terminal state; a state that cannot be
+    reached, or from which no terminal state can be reached.
+    """
+    _refuse(
+        Violation(_path(error.absolute_path), error.message)
+        for error in sorted(_FORM.iter_errors(document), key=lambda error: list(map(str, error.absolute_path)))
+    )
+    definition = from_document(document)
+    _refuse(_faults_of_names(definition))
+    _refuse(_faults_of_paths(definition))
+    return definition
+
+
+def from_document(document: Mapping[str, Any]) -> Definition:
+    """The definition in a document that was checked before, such as a stored one."""
+    return Definition(
+        name=document["name"],
+        version=document["version"],
+        description=document.get("description", ""),
+        initial_state=document["initial_state"],
+        states=tuple(State(**state) for state in document["states"]),
+        transitions=tuple(
+            Transition(edge["from_state"], edge["to_state"], TransitionKind(edge["kind"]))
+            for edge in document["transitions"]
+        ),
+    )
+
+
+def _refuse(faults: Iterable[Violation]) -> None:
+    found = list(faults)
+    if found:
+        raise InvalidArgument.of(found)
+
+
+def _path(parts: Iterable[str | int]) -> str:
+    """`states[2].name`; `template` for the document itself."""
+    path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts)
+    return path.lstrip(".") or "template"
+
+
+def _faults_of_names(definition: Definition) -> Iterator[Violation]:
+    """Whether everything that is named exists, and once."""
+    states: dict[str, State] = {}
+    for index, state in enumerate(definition.states):
+        if state.name in states:
+            yield Violation(f"states[{index}].name", f"{state.name!r} is the name of an earlier state")
+        states.setdefault(state.name, state)
+    if definition.initial_state not in states:
+        yield Violation("initial_state", f"{definition.initial_state!r} is not the name of a state")
+    seen = set()
+    for index, edge in enumerate(definition.transitions):
+        yield from _faults_of_transition(f"transitions[{index}]", edge, states)
+        if (edge.from_state, edge.to_state) in seen:
+            yield Violation(f"transitions[{index}]", f"{edge.from_state!r} to {edge.to_state!r} is given twice")
+        seen.add((edge.from_state, edge.to_state))
+
+
+def _faults_of_transition(path: str, edge: Transition, states: Mapping[str, State]) -> Iterator[Violation]:
+    for end, name in (("from_state", edge.from_state), ("to_state", edge.to_state)):
+        if name not in states:
+            yield Violation(f"{path}.{end}", f"{name!r} is not the name of a state")
+    if edge.from_state == edge.to_state:
+        yield Violation(path, f"leads from {edge.from_state!r} to itself")
+    if edge.from_state in states and states[edge.from_state].terminal:
+        yield Violation(f"{path}.from_state", f"{edge.from_state!r} is terminal: nothing may follow it")
+
+
+def _faults_of_paths(definition: Definition) -> Iterator[Violation]:
+    """Whether work can get everywhere, and from everywhere to an end."""
+    terminal = {state.name for state in definition.states if state.terminal}
+    if not terminal:
+        yield Violation("states", "none is terminal: work could never be done")
+        return
+    edges = [(edge.from_state, edge.to_state) for edge in definition.transitions]
+    begun = _reached({definition.initial_state}, edges)
+    ending = _reached(terminal, [(to, origin) for origin, to in edges])
+    for index, state in enumerate(definition.states):
+        if state.name not in begun:
+            yield Violation(
+                f"states[{index}]", f"{state.name!r} cannot be reached from the initial {definition.initial_state!r}"
+            )
+        if state.name not in ending:
+            yield Violation(f"states[{index}]", f"no terminal state can be reached from {state.name!r}")
+
+
+def _reached(start: set[str], edges: Iterable[tuple[str, str]]) -> set[str]:
+    """The names that can be reached from `start`, itself included."""
+    following: dict[str, list[str]] = {}
+    for origin, to in edges:
+        following.setdefault(origin, []).append(to)
+    reached, waiting = set(start), list(start)
+    while waiting:
+        for name in following.get(waiting.pop(), ()):
+            if name not in reached:
+                reached.add(name)
+                waiting.append(name)
+    return reached

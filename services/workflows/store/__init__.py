@@ -1,0 +1,1 @@
+"""The context's tables and all SQL on them."""

@@ -1,0 +1,70 @@
+"""Who may call what."""
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from baton.sessions.v1 import agent_service_pb2 as messages
+from baton.sessions.v1.agent_service_pb2_grpc import AgentServiceStub
+from joserfc.jwk import OKPKey
+
+from services.chassis.errors import PermissionDenied, Unauthenticated
+from services.chassis.ids import new_id
+from services.sessions.scopes import ADMIN, KNOWN
+from tests.integration.sessions.running import Sessions
+from tests.support.grpc import Signer
+
+ID = new_id()
+# Each method, a good request to it, and the scope it asks for.
+METHODS = [
+    ("CreateAgent", messages.CreateAgentRequest(name="scribe", scopes=["tasks:read"]), "agents:admin"),
+    ("GetAgent", messages.GetAgentRequest(agent_id=ID), "agents:read"),
+    ("CreateToken", messages.CreateTokenRequest(agent_id=ID), "agents:admin"),
+    ("RevokeToken", messages.RevokeTokenRequest(agent_id=ID, token_id=ID), "agents:admin"),
+]
+every_method = pytest.mark.parametrize(("method", "request_message", "scope"), METHODS)
+
+
+@every_method
+async def test_every_other_scope_together_does_not_do(
+    sessions: Sessions, method: str, request_message: Any, scope: str
+) -> None:
+    caller = sessions.caller(KNOWN - {ADMIN, scope})
+    with pytest.raises(PermissionDenied, match=scope) as refused:
+        await getattr(caller, method)(request_message)
+    assert refused.value.reason == "SCOPE_MISSING"
+    assert refused.value.metadata == {"scope": scope}
+
+
+@every_method
+async def test_nobody_calls_without_a_token(sessions: Sessions, method: str, request_message: Any, scope: str) -> None:
+    with pytest.raises(Unauthenticated) as refused:
+        await getattr(AgentServiceStub(sessions.channel()), method)(request_message)
+    assert refused.value.reason == "TOKEN_MISSING"
+
+
+BAD_TOKENS: dict[str, Callable[[Sessions], str]] = {
+    "garbage": lambda sessions: "garbage",
+    "empty": lambda sessions: "",
+    "signed by somebody else": lambda sessions: Signer(OKPKey.generate_key("Ed25519", auto_kid=True)).token(["admin"]),
+    "expired": lambda sessions: sessions.signer.token(["admin"], expires_at=sessions.clock.now()),
+    "tampered with": lambda sessions: sessions.signer.token(["admin"])[:-10] + "A" * 10,
+}
+
+
+@pytest.mark.parametrize("bad", BAD_TOKENS)
+async def test_a_bad_access_token_opens_nothing(sessions: Sessions, bad: str) -> None:
+    caller = AgentServiceStub(sessions.channel(BAD_TOKENS[bad](sessions)))
+    with pytest.raises(Unauthenticated) as refused:
+        await caller.GetAgent(messages.GetAgentRequest(agent_id=ID))
+    assert refused.value.reason == "TOKEN_INVALID"
+
+
+async def test_an_access_token_ends_while_it_is_in_use(sessions: Sessions) -> None:
+    token = sessions.signer.token(["admin"], expires_at=sessions.clock.now() + timedelta(seconds=60))
+    caller = AgentServiceStub(sessions.channel(token))
+    created = await caller.CreateAgent(messages.CreateAgentRequest(name="scribe", scopes=["tasks:read"]))
+    sessions.clock.advance(seconds=60)
+    with pytest.raises(Unauthenticated):
+        await caller.GetAgent(messages.GetAgentRequest(agent_id=created.agent.id))
