@@ -4,6 +4,7 @@ The stubs are not committed: generated code refuses to run on an older runtime t
 it was built with, so it belongs to the environment. `make protos` calls this.
 """
 
+import os
 import shutil
 import sys
 from importlib import resources
@@ -35,7 +36,14 @@ def run_protoc(*arguments: str) -> None:
         sys.exit(1)
 
 
+def find_plugins_beside_this_python() -> None:
+    """protoc looks for its plugins on PATH, where a virtual environment that is not activated is not."""
+    programs = Path(sys.executable).parent
+    os.environ["PATH"] = f"{programs}{os.pathsep}{os.environ.get('PATH', '')}"
+
+
 def main() -> None:
+    find_plugins_beside_this_python()
     shutil.rmtree(GEN, ignore_errors=True)
     DESCRIPTORS.parent.mkdir(parents=True)
     validate = GEN / "validate.binpb"

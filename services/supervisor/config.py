@@ -1,0 +1,24 @@
+"""What one machine's Baton is told by its environment."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from services.chassis.config import ConfigurationError, setting
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Filled from the environment by `chassis.config.load`."""
+
+    home: Path = setting("BATON_HOME", default=Path(".baton"), help="where keys, tokens, logs and databases are")
+    port: int = setting("BATON_PORT", default=8080, help="the port of the gateway")
+    db: str = setting("DB", default="sqlite", help="the embedded database: sqlite or postgres")
+    database_url: str = setting("DATABASE_URL", default="", help="a PostgreSQL server to use instead")
+    demo: bool = setting("BATON_DEMO", default=True, help="whether an empty home gets the demo")
+
+    def check(self) -> None:
+        """Raises ConfigurationError."""
+        if self.db not in ("sqlite", "postgres"):
+            raise ConfigurationError(f"DB is {self.db!r}: use sqlite or postgres")
+        if self.database_url and not self.database_url.startswith("postgresql://"):
+            raise ConfigurationError("DATABASE_URL must begin with postgresql://")

@@ -1,0 +1,52 @@
+"""Which processes make up Baton, and what each is told by its environment."""
+
+import os
+from collections.abc import Mapping
+
+from services.supervisor.home import Home
+from services.supervisor.processes import Program
+
+CONTEXTS = ("sessions", "tasks", "workflows")
+# Passed on from the supervisor's own environment, beside everything that begins with one of the prefixes.
+_PASSED = ("PATH", "HOME", "LANG", "TZ", "TMPDIR", "IDEMPOTENCY_TTL_SECONDS")
+_PASSED_PREFIXES = ("OTEL_", "PYTHON", "LC_")
+_PASSED_SETTINGS = (
+    "BATON_LOG_LEVEL",
+    "BATON_DEFAULT_TIMEZONE",
+    "BATON_DATABASE_POOL_SIZE",
+    "BATON_WORKER_CONCURRENCY",
+    "BATON_WORKER_GRACE_SECONDS",
+)
+
+
+def programs(home: Home, addresses: Mapping[str, str], database_urls: Mapping[str, str], port: int) -> list[Program]:
+    """All processes, the services first, those who call them behind."""
+    inherited = {
+        name: value
+        for name, value in os.environ.items()
+        if name in _PASSED or name in _PASSED_SETTINGS or name.startswith(_PASSED_PREFIXES)
+    }
+    keys = {
+        "BATON_JWKS_FILE": str(home.jwks),
+        "BATON_SIGNING_KEY_FILE": str(home.signing_key),
+        "BATON_CURSOR_KEY_FILE": str(home.cursor_key),
+    }
+
+    def program(name: str, environment: dict[str, str]) -> Program:
+        return Program(name, f"services.{name}", inherited | environment, home.logs / f"{name}.log")
+
+    contexts = [
+        program(name, keys | {"BATON_LISTEN": addresses[name], "BATON_DATABASE_URL": database_urls[name]})
+        for name in CONTEXTS
+    ]
+    gateway = {
+        "BATON_PORT": str(port),
+        "BATON_AUTH_ADDRESS": addresses["sessions"],
+        "BATON_BACKENDS": ",".join(f"baton.{name}.v1={addresses[name]}" for name in CONTEXTS),
+    }
+    worker = {
+        "BATON_TASKS_ADDRESS": addresses["tasks"],
+        "BATON_SESSIONS_ADDRESS": addresses["sessions"],
+        "BATON_WORKER_TOKEN_FILE": str(home.worker_token),
+    }
+    return [*contexts, program("gateway", gateway), program("worker", worker)]

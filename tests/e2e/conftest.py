@@ -1,0 +1,40 @@
+"""Baton, whole, on each engine: started once, used by many tests."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.support import databases
+from tests.support.baton import Baton
+
+StartBaton = Callable[..., Baton]
+
+
+@pytest.fixture(scope="session", params=databases.ENGINES)
+def baton(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Baton]:
+    """A Baton with the demo, on SQLite and on a PostgreSQL server of the user's own."""
+    with ExitStack() as stack:
+        environment = {}
+        if request.param == "postgres":
+            server = request.getfixturevalue("postgres")
+            environment["DATABASE_URL"] = stack.enter_context(databases.postgres_database(server))
+        started = Baton(tmp_path_factory.mktemp("baton") / "home", **environment).start()
+        yield started
+        assert started.stop() == 0
+
+
+@pytest.fixture
+def start_baton(tmp_path: Path) -> Iterator[StartBaton]:
+    """Starts a Baton of the test's own, without the demo unless asked for; stops it at the end if it still runs."""
+    started: list[Baton] = []
+
+    def start(**environment: str) -> Baton:
+        one = Baton(tmp_path / f"home{len(started)}", **({"BATON_DEMO": "0"} | environment))
+        started.append(one)
+        return one.start()
+
+    yield start
+    for one in started:
+        one.stop()
