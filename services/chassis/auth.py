@@ -17,6 +17,7 @@ from joserfc import jwt
 from joserfc.errors import JoseError
 from joserfc.jwk import KeySet
 
+from services.chassis import call
 from services.chassis.call import Caller
 from services.chassis.clock import Clock
 from services.chassis.errors import Unauthenticated, Unavailable
@@ -79,12 +80,16 @@ class Verifier:
     def _current_keys(self) -> KeySet:
         try:
             modified = self._keys_file.stat().st_mtime_ns
-        except OSError:
-            raise Unavailable("the keys that sign tokens are not there yet", retry_after=1) from None
-        if self._keys is None or modified != self._modified:
-            self._keys = KeySet.import_key_set(orjson.loads(self._keys_file.read_bytes()))
-            self._modified = modified
-            self._verified.clear()
+            if self._keys is None or modified != self._modified:
+                self._keys = KeySet.import_key_set(orjson.loads(self._keys_file.read_bytes()))
+                self._modified = modified
+                self._verified.clear()
+        except (OSError, JoseError, KeyError, TypeError, ValueError):
+            raise Unavailable(
+                "the keys that tokens are checked with cannot be read right now",
+                reason="KEYS_UNAVAILABLE",
+                retry_after=1,
+            ) from None
         return self._keys
 
 
@@ -105,10 +110,12 @@ class TokenExchange:
         return await asyncio.shield(answer)
 
     async def _ask(self, token: str) -> str:
+        # Several calls may wait for this answer: the deadline of the one that asked first is not theirs.
+        call.current.set(None)
         try:
             response = await self._stub.ExchangeToken(auth_service_pb2.ExchangeTokenRequest(token=token))
         except BaseException:
-            self._answers.pop(token, None)
+            self._forget(token, asyncio.current_task())
             raise
         return response.access_token
 
@@ -118,6 +125,11 @@ class TokenExchange:
         if len(self._answers) > _REMEMBERED:
             self._answers.popitem(last=False)
 
+    def _forget(self, token: str, answer: "asyncio.Task[str] | None") -> None:
+        # A later question for the same token may have taken its place.
+        if token in self._answers and self._answers[token][1] is answer:
+            del self._answers[token]
+
 
 class AccessTokens:
     """The access tokens of one process that calls others under its own name."""
@@ -125,7 +137,13 @@ class AccessTokens:
     def __init__(self, exchange: TokenExchange, token: str) -> None:
         self._exchange = exchange
         self._token = token
+        self._last = ""
 
     async def current(self) -> str:
-        """An access token that is valid now."""
-        return await self._exchange.exchange(self._token)
+        """An access token; while nobody can be asked for a new one, the last one, which may have a minute to live."""
+        try:
+            self._last = await self._exchange.exchange(self._token)
+        except Unavailable:
+            if not self._last:
+                raise
+        return self._last

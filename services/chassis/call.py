@@ -1,5 +1,6 @@
 """The call that is being served: who makes it, which method it is, how long it may take."""
 
+import math
 import time
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -44,9 +45,9 @@ def caller() -> Caller:
     return call.caller
 
 
-def seconds_left(default: float) -> float:
-    """How long the current call may still take, `default` when it may take for ever. Never negative."""
+def seconds_left(at_most: float = math.inf) -> float:
+    """How long the current call may still take, and never more than `at_most`. Never negative."""
     call = current.get()
     if call is None or call.expires_at is None:
-        return default
-    return max(0.0, min(default, call.expires_at - time.monotonic()))
+        return at_most
+    return max(0.0, min(at_most, call.expires_at - time.monotonic()))

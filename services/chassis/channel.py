@@ -1,11 +1,13 @@
 """Calls to other services: traced, with a deadline, under the caller's own name, failing with our errors."""
 
-from collections.abc import AsyncIterator, Callable
+import math
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import grpc
 from grpc.aio import AioRpcError, Channel, ClientCallDetails, Metadata
-from opentelemetry.trace import Span, SpanKind, Status, StatusCode
+from opentelemetry.trace import Span, SpanKind, Status, StatusCode, use_span
 
 from services.chassis import call, telemetry
 from services.chassis.auth import AccessTokens
@@ -28,29 +30,33 @@ CHANNEL_OPTIONS = [
 def open_channel(address: str, *, access_tokens: AccessTokens | None = None, default_timeout: float = 10.0) -> Channel:
     """A channel to `address` for the generated stubs.
 
-    Every call continues the current trace, ends at the current call's deadline or after `default_timeout`
-    seconds, carries an access token when there are `access_tokens`, and raises ServiceError subclasses.
+    Every call continues the current trace, ends at the current call's deadline at the latest, carries an access
+    token when there are `access_tokens`, and raises ServiceError subclasses. A call that answers one message also
+    ends after `default_timeout` seconds, unless it is made with a timeout of its own. A stream may last: who
+    stops reading one cancels it.
     """
-    concern = _Outgoing(access_tokens, default_timeout)
-    return grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS, interceptors=[_Unary(concern), _Stream(concern)])
+    outgoing = _Outgoing(access_tokens)
+    interceptors = [_Unary(outgoing, default_timeout), _Stream(outgoing)]
+    return grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS, interceptors=interceptors)
 
 
 class _Outgoing:
     """What is added to every outgoing call."""
 
-    def __init__(self, access_tokens: AccessTokens | None, default_timeout: float) -> None:
+    def __init__(self, access_tokens: AccessTokens | None) -> None:
         self._access_tokens = access_tokens
-        self._default_timeout = default_timeout
 
-    async def details(self, details: ClientCallDetails) -> ClientCallDetails:
+    async def details(self, details: ClientCallDetails, span: Span, default_timeout: float) -> ClientCallDetails:
         metadata = Metadata(*(details.metadata or ()))
-        if traceparent := telemetry.traceparent():
-            metadata.add("traceparent", traceparent)
-        if self._access_tokens is not None:
-            metadata.add("authorization", f"Bearer {await self._access_tokens.current()}")
+        with use_span(span, record_exception=False, set_status_on_exception=False):
+            if traceparent := telemetry.traceparent():
+                metadata.add("traceparent", traceparent)
+            if self._access_tokens is not None:
+                metadata.add("authorization", f"Bearer {await self._access_tokens.current()}")
+        seconds = call.seconds_left(default_timeout if details.timeout is None else details.timeout)
         return ClientCallDetails(
             method=details.method,
-            timeout=details.timeout or call.seconds_left(self._default_timeout),
+            timeout=None if seconds == math.inf else seconds,
             metadata=metadata,
             credentials=details.credentials,
             wait_for_ready=details.wait_for_ready,
@@ -58,18 +64,17 @@ class _Outgoing:
 
 
 class _Unary(grpc.aio.UnaryUnaryClientInterceptor):
-    def __init__(self, outgoing: _Outgoing) -> None:
+    def __init__(self, outgoing: _Outgoing, default_timeout: float) -> None:
         self._outgoing = outgoing
+        self._default_timeout = default_timeout
 
     async def intercept_unary_unary(
         self, continuation: Callable[[ClientCallDetails, Any], Any], details: ClientCallDetails, request: Any
     ) -> Any:
         with _client_span(details) as span:
-            try:
-                running = await continuation(await self._outgoing.details(details), request)
-                return await running
-            except AioRpcError as error:
-                raise _failed(span, from_rpc_error(error)) from None
+            running = await continuation(await self._outgoing.details(details, span, self._default_timeout), request)
+            await running
+            return running
 
 
 class _Stream(grpc.aio.UnaryStreamClientInterceptor):
@@ -79,29 +84,40 @@ class _Stream(grpc.aio.UnaryStreamClientInterceptor):
     async def intercept_unary_stream(
         self, continuation: Callable[[ClientCallDetails, Any], Any], details: ClientCallDetails, request: Any
     ) -> AsyncIterator[Any]:
-        return self._messages(continuation, details, request)
-
-    async def _messages(
-        self, continuation: Callable[[ClientCallDetails, Any], Any], details: ClientCallDetails, request: Any
-    ) -> AsyncIterator[Any]:
-        with _client_span(details) as span:
-            try:
-                async for message in await continuation(await self._outgoing.details(details), request):
-                    yield message
-            except AioRpcError as error:
-                raise _failed(span, from_rpc_error(error)) from None
+        with ExitStack() as until_the_end:
+            span = until_the_end.enter_context(_client_span(details))
+            running = await continuation(await self._outgoing.details(details, span, math.inf), request)
+            return _messages(running, until_the_end.pop_all())
 
 
-def _client_span(details: ClientCallDetails) -> Any:
+async def _messages(running: Any, until_the_end: ExitStack) -> AsyncIterator[Any]:
+    with until_the_end:
+        async for message in running:
+            yield message
+
+
+@contextmanager
+def _client_span(details: ClientCallDetails) -> Iterator[Span]:
+    """A CLIENT span around one call, whose failure it raises as one of our errors.
+
+    It is never made the current one for long: a stream may be read by several tasks, and a context can only be
+    left by the one that entered it.
+    """
     method = details.method.decode() if isinstance(details.method, bytes) else details.method
     name = method.lstrip("/")
-    return telemetry.tracer().start_as_current_span(
-        name,
-        kind=SpanKind.CLIENT,
-        attributes={telemetry.RPC_SYSTEM: "grpc", telemetry.RPC_METHOD: name},
-        record_exception=False,
-        set_status_on_exception=False,
+    span = telemetry.tracer().start_span(
+        name, kind=SpanKind.CLIENT, attributes={telemetry.RPC_SYSTEM: "grpc", telemetry.RPC_METHOD: name}
     )
+    try:
+        yield span
+        span.set_attribute(telemetry.RPC_STATUS, "OK")
+    except AioRpcError as error:
+        raise _failed(span, from_rpc_error(error)) from None
+    except ServiceError as error:
+        _failed(span, error)
+        raise
+    finally:
+        span.end()
 
 
 def _failed(span: Span, error: ServiceError) -> ServiceError:

@@ -21,6 +21,8 @@ class Timestamp(TypeDecorator[datetime]):
         return dialect.type_descriptor(BigInteger() if dialect.name == "sqlite" else DateTime(timezone=True))
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> Any:
+        if value is not None and value.tzinfo is None:
+            raise ValueError(f"{value} has no time zone: an instant needs one")
         if value is None or dialect.name != "sqlite":
             return value
         return (value - _EPOCH) // _MICROSECOND
@@ -32,8 +34,15 @@ class Timestamp(TypeDecorator[datetime]):
         return instant.astimezone(UTC)
 
 
-Id = Uuid(as_uuid=False)
-"""A UUID, as text in Python."""
+class Id(TypeDecorator[str]):
+    """A UUID, as lower-case text in Python; what is asked for may be in capitals (RFC 9562, section 4)."""
+
+    impl = Uuid(as_uuid=False)
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
+        return None if value is None else value.lower()
+
 
 Json = JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresql")
 """Free JSON; None is SQL NULL."""

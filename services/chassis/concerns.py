@@ -8,23 +8,31 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from typing import Any
 
 import grpc
 from baton.api.v1 import annotations_pb2
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
 from grpc.aio import AbortError, ServicerContext
 from opentelemetry.trace import SpanKind, Status, StatusCode
 
 from services.chassis import call, telemetry, validation
 from services.chassis.auth import Verifier, invalid_token
 from services.chassis.call import Call, Caller
-from services.chassis.errors import DeadlineExceeded, Internal, PermissionDenied, ServiceError, Unauthenticated
+from services.chassis.errors import (
+    DeadlineExceeded,
+    Internal,
+    InvalidArgument,
+    PermissionDenied,
+    ServiceError,
+    Unauthenticated,
+)
 from services.chassis.policy import HEALTH_PREFIX, Policies
 from services.chassis.status import DETAILS_KEY, grpc_code, to_status
 
 _log = logging.getLogger(__name__)
+# For calls that answer one message. A stream, which may be a download of minutes, lasts as long as its caller.
 DEFAULT_TIMEOUT_SECONDS = 30.0
 REPLAYED_KEY = "idempotent-replayed"
 _BEARER = "Bearer "
@@ -56,23 +64,26 @@ class Concerns(grpc.aio.ServerInterceptor):
         return handler
 
     def _wrap(self, method: str, inner: _Handler) -> _Handler:
-        async def serve_unary(request: Message, context: _Context) -> Any:
-            async with self._around(method, request, context):
-                return await inner.unary_unary(request, context)
+        async def serve_unary(raw: bytes, context: _Context) -> Any:
+            async with self._around(method, context, DEFAULT_TIMEOUT_SECONDS):
+                return await inner.unary_unary(_request(inner, raw), context)
 
-        async def serve_stream(request: Message, context: _Context) -> AsyncIterator[Any]:
-            async with self._around(method, request, context):
-                async for message in inner.unary_stream(request, context):
-                    yield message
+        async def serve_stream(raw: bytes, context: _Context) -> None:
+            # Written, not yielded: grpc leaves the generator of a cancelled call to be closed in another task.
+            async with (
+                self._around(method, context, None),
+                aclosing(inner.unary_stream(_request(inner, raw), context)) as messages,
+            ):
+                async for message in messages:
+                    await context.write(message)
 
-        serializers = (inner.request_deserializer, inner.response_serializer)
         if inner.unary_unary is not None:
-            return grpc.unary_unary_rpc_method_handler(serve_unary, *serializers)
+            return grpc.unary_unary_rpc_method_handler(serve_unary, None, inner.response_serializer)
         assert inner.unary_stream is not None, f"{method}: streaming requests are not supported"
-        return grpc.unary_stream_rpc_method_handler(serve_stream, *serializers)
+        return grpc.unary_stream_rpc_method_handler(serve_stream, None, inner.response_serializer)
 
     @asynccontextmanager
-    async def _around(self, method: str, request: Message, context: _Context) -> AsyncIterator[None]:
+    async def _around(self, method: str, context: _Context, default_timeout: float | None) -> AsyncIterator[None]:
         metadata = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
         serving = Call(method)
         token = call.current.set(serving)
@@ -80,9 +91,8 @@ class Concerns(grpc.aio.ServerInterceptor):
             async with AsyncExitStack() as stack:
                 await stack.enter_async_context(_errors(context))
                 await stack.enter_async_context(_telemetry(serving, metadata))
-                await stack.enter_async_context(_deadline(serving, context))
+                await stack.enter_async_context(_deadline(serving, context, default_timeout))
                 serving.caller = self._authenticate(method, metadata)
-                validation.check(request)
                 yield
                 if serving.replayed:
                     context.set_trailing_metadata(((REPLAYED_KEY, "true"),))
@@ -110,25 +120,45 @@ class Concerns(grpc.aio.ServerInterceptor):
         return caller
 
 
+def _request(handler: _Handler, raw: bytes) -> Message:
+    """The request that was sent, checked. Read only now, so that nobody unknown can make us do it."""
+    try:
+        request: Message = handler.request_deserializer(raw)
+    except DecodeError:
+        raise InvalidArgument(
+            "the request cannot be read: it is not of this contract, or is nested more than 100 messages deep",
+            reason="REQUEST_UNREADABLE",
+        ) from None
+    validation.check(request)
+    return request
+
+
+def _told(error: Exception) -> ServiceError:
+    """What the caller is told: nothing about a fault of ours."""
+    if isinstance(error, ServiceError) and not isinstance(error, Internal):
+        return error
+    return Internal("internal error")
+
+
 @asynccontextmanager
 async def _errors(context: _Context) -> AsyncIterator[None]:
-    """Ends a failed call with the status and details of its error; the cause of a fault of ours goes to the log."""
+    """Ends a failed call with the status and details of its error."""
     try:
         yield
     except AbortError:
         raise
     except Exception as error:
-        known = error if isinstance(error, ServiceError) else Internal("internal error")
-        if isinstance(known, Internal):
-            _log.error("call_failed", exc_info=error)
-            known = Internal("internal error")
-        details = to_status(known).SerializeToString()
-        await context.abort(grpc_code(known.code), known.message, ((DETAILS_KEY, details),))
+        told = _told(error)
+        status = to_status(told)
+        await context.abort(grpc_code(told.code), status.message, ((DETAILS_KEY, status.SerializeToString()),))
 
 
 @asynccontextmanager
 async def _telemetry(serving: Call, metadata: Mapping[str, str]) -> AsyncIterator[None]:
-    """One SERVER span that continues the caller's trace and says how the call ended."""
+    """One SERVER span that continues the caller's trace and says how the call ended.
+
+    The cause of a fault of ours is logged here, where the log line bears the trace's id.
+    """
     name = serving.method.lstrip("/")
     with telemetry.tracer().start_as_current_span(
         name,
@@ -141,12 +171,16 @@ async def _telemetry(serving: Call, metadata: Mapping[str, str]) -> AsyncIterato
         try:
             yield
             span.set_attribute(telemetry.RPC_STATUS, "OK")
+        except asyncio.CancelledError:
+            span.set_attribute(telemetry.RPC_STATUS, "CANCELLED")
+            raise
         except Exception as error:
-            known = error if isinstance(error, ServiceError) else Internal("internal error")
-            span.set_attribute(telemetry.RPC_STATUS, known.code.name)
+            told = _told(error)
+            span.set_attribute(telemetry.RPC_STATUS, told.code.name)
             span.set_attribute(telemetry.ERROR_TYPE, type(error).__name__)
-            span.set_attribute(telemetry.ERROR_REASON, known.reason)
-            if isinstance(known, Internal):
+            span.set_attribute(telemetry.ERROR_REASON, told.reason)
+            if isinstance(told, Internal):
+                _log.error("call_failed", exc_info=error, extra={"method": serving.method})
                 span.set_status(Status(StatusCode.ERROR))
             raise
         finally:
@@ -155,13 +189,17 @@ async def _telemetry(serving: Call, metadata: Mapping[str, str]) -> AsyncIterato
 
 
 @asynccontextmanager
-async def _deadline(serving: Call, context: _Context) -> AsyncIterator[None]:
-    """Ends the call when the caller's deadline has passed, 30 s when it set none."""
+async def _deadline(serving: Call, context: _Context, default_timeout: float | None) -> AsyncIterator[None]:
+    """Ends the call when the caller's deadline has passed, or after `default_timeout` seconds when it set none."""
     remaining = context.time_remaining()
-    seconds = DEFAULT_TIMEOUT_SECONDS if remaining is None else remaining
-    serving.expires_at = time.monotonic() + seconds
+    seconds = default_timeout if remaining is None else remaining
+    if seconds is not None:
+        serving.expires_at = time.monotonic() + seconds
+    limit = asyncio.timeout(seconds)
     try:
-        async with asyncio.timeout(seconds):
+        async with limit:
             yield
     except TimeoutError:
+        if not limit.expired():
+            raise
         raise DeadlineExceeded("the call did not end in the time that its caller gave") from None

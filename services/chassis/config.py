@@ -4,7 +4,6 @@ import os
 from collections.abc import Mapping
 from dataclasses import MISSING, Field, field, fields
 from pathlib import Path
-from types import UnionType
 from typing import Any, TypeVar, get_args, get_type_hints
 
 _T = TypeVar("_T")
@@ -40,7 +39,7 @@ def load(cls: type[_T], environ: Mapping[str, str] = os.environ) -> _T:
 
 
 def _convert(item: Field[Any], hint: Any, text: str) -> Any:
-    kind = get_args(hint)[0] if isinstance(hint, UnionType) else hint
+    kind = (get_args(hint) or (hint,))[0]
     try:
         return _flag(text) if kind is bool else kind(text)
     except ValueError:

@@ -1,22 +1,21 @@
 """One transaction per rule, on PostgreSQL or SQLite.
 
 Rules are synchronous and run on database threads; the event loop only waits for them. What differs between the
-two engines stays in this module and in `columns`.
+two engines stays in this module, in `database_errors` and in `columns`.
 """
 
 import asyncio
 import contextvars
-import random
+import math
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Iterator
+import time
+from collections.abc import AsyncGenerator, Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from datetime import UTC
-from itertools import islice
+from contextlib import aclosing, asynccontextmanager, contextmanager
+from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 import orjson
-import psycopg
 import sqlalchemy
 from opentelemetry.instrumentation.sqlalchemy import SQLAlchemyInstrumentor
 from sqlalchemy import URL, Connection, Engine, event, make_url, text
@@ -25,15 +24,15 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from services.chassis import call
 from services.chassis.clock import Clock, StoppedClock, SystemClock
-from services.chassis.errors import DeadlineExceeded, InvalidArgument, Unavailable
+from services.chassis.database_errors import ATTEMPTS, TryAgain, rest, too_busy, translated
+from services.chassis.threads import iterate
 
 _T = TypeVar("_T")
 Work = Callable[[Connection, Clock], _T]
 """A rule: it gets the transaction's connection and a clock that stands still at the transaction's start."""
 
 STATEMENT_TIMEOUT_SECONDS = 30.0
-_ATTEMPTS = 5
-_SERIALIZATION_FAILURE, _DEADLOCK, _QUERY_CANCELED = "40001", "40P01", "57014"
+_POOL_TIMEOUT_SECONDS = 5.0
 _begin = text("SELECT set_config('statement_timeout', :milliseconds, true), now()")
 
 
@@ -42,8 +41,8 @@ class Database:
 
     `url` is an SQLAlchemy URL (`postgresql://` means psycopg). On PostgreSQL, `schema` is the search path and
     `pool_size` the number of connections and threads. On SQLite there is one writing connection; writes wait for
-    each other in this process and, for 5 s, for other processes. With a `clock` the time comes from there, else
-    from the PostgreSQL server or, on SQLite, from the machine.
+    each other in this process and, for 5 s (`?timeout=` in the URL), for other processes. With a `clock` the time
+    comes from there, else from the PostgreSQL server or, on SQLite, from the machine.
     """
 
     def __init__(self, url: str, *, schema: str, pool_size: int = 8, clock: Clock | None = None) -> None:
@@ -58,12 +57,14 @@ class Database:
             self._reader = _sqlite_engine(parsed, "BEGIN", pool_size=pool_size)
             self._write_threads = ThreadPoolExecutor(1, "database-write")
             self._read_threads = ThreadPoolExecutor(pool_size, "database-read")
+        # A stream keeps its connection for as long as its reader likes: some are kept free of streams.
+        self._streams = asyncio.Semaphore(max(1, pool_size // 2))
 
     async def transact(self, work: Work[_T]) -> _T:
         """Runs `work` in one transaction and commits it.
 
-        A serialization failure or deadlock runs it again, up to five times. Raises Unavailable when the database
-        cannot be reached, DeadlineExceeded when a statement outlives the current call.
+        A serialization failure or deadlock runs it again, up to five times in all. Raises Unavailable when the
+        database cannot be reached, DeadlineExceeded when a statement outlives the current call or, without one, 30 s.
         """
         return await self._attempts(self._writer, self._write_threads, work)
 
@@ -71,25 +72,23 @@ class Database:
         """Like `transact`, for work that changes nothing."""
         return await self._attempts(self._reader, self._read_threads, work)
 
-    async def stream(self, work: Callable[[Connection, Clock], Iterator[_T]]) -> AsyncIterator[_T]:
-        """Runs the generator `work` in one transaction, item by item, no faster than they are taken."""
-        context = contextvars.copy_context()
-        loop = asyncio.get_running_loop()
+    async def stream(self, work: Callable[[Connection, Clock], Iterator[_T]]) -> AsyncGenerator[_T, None]:
+        """Runs the generator `work` in one transaction, item by item, no faster than they are taken.
 
-        def items() -> Iterator[_T]:
-            with self._transaction(self._reader) as (connection, clock):
-                yield from work(connection, clock)
+        It may last as long as the current call. Half of the connections at most are in use for streams; raises
+        Unavailable when none of these becomes free within 5 s. A lost race is Unavailable at once.
+        """
 
-        iterator = items()
+        def items() -> Generator[_T, None, None]:
+            try:
+                with self._transaction(self._reader, statement_timeout=math.inf) as (connection, clock):
+                    yield from work(connection, clock)
+            except TryAgain as lost:
+                raise too_busy() from lost
 
-        def take() -> list[_T]:
-            return list(islice(iterator, 1))
-
-        try:
-            while taken := await loop.run_in_executor(self._read_threads, context.run, take):
-                yield taken[0]
-        finally:
-            await asyncio.shield(loop.run_in_executor(self._read_threads, context.run, _close, iterator))
+        async with self._stream_slot(), aclosing(iterate(items(), self._read_threads)) as taken:
+            async for item in taken:
+                yield item
 
     async def ping(self) -> None:
         """Raises Unavailable when the database cannot be reached."""
@@ -97,8 +96,12 @@ class Database:
 
     def run(self, work: Work[_T]) -> _T:
         """Like `transact`, on this thread: for commands that have no event loop."""
-        with self._transaction(self._writer) as (connection, clock):
-            return work(connection, clock)
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                return self._once(self._writer, work)
+            except TryAgain as lost:
+                time.sleep(rest(attempt, lost))
+        raise AssertionError("unreachable")
 
     def close(self) -> None:
         """Waits for running work and closes all connections."""
@@ -108,78 +111,62 @@ class Database:
             engine.dispose()
 
     async def _attempts(self, engine: Engine, threads: ThreadPoolExecutor, work: Work[_T]) -> _T:
-        for attempt in range(1, _ATTEMPTS + 1):
+        for attempt in range(1, ATTEMPTS + 1):
             try:
                 context = contextvars.copy_context()
                 loop = asyncio.get_running_loop()
                 return await loop.run_in_executor(threads, context.run, self._once, engine, work)
-            except _TryAgain as lost:
-                if attempt == _ATTEMPTS:
-                    raise Unavailable("the database is too busy", retry_after=1) from lost
-                await asyncio.sleep(random.uniform(0, 0.01 * 2**attempt))
+            except TryAgain as lost:
+                await asyncio.sleep(rest(attempt, lost))
         raise AssertionError("unreachable")
 
     def _once(self, engine: Engine, work: Work[_T]) -> _T:
         with self._transaction(engine) as (connection, clock):
             return work(connection, clock)
 
-    @contextmanager
-    def _transaction(self, engine: Engine) -> Iterator[tuple[Connection, Clock]]:
+    @asynccontextmanager
+    async def _stream_slot(self) -> AsyncGenerator[None, None]:
         try:
-            with engine.begin() as connection:
-                yield connection, self._transaction_clock(connection)
-        except (DBAPIError, PoolTimeout) as error:
-            raise _translated(error) from error
+            await asyncio.wait_for(self._streams.acquire(), _POOL_TIMEOUT_SECONDS)
+        except TimeoutError:
+            raise too_busy() from None
+        try:
+            yield
+        finally:
+            self._streams.release()
 
-    def _transaction_clock(self, connection: Connection) -> Clock:
+    @contextmanager
+    def _transaction(
+        self, engine: Engine, statement_timeout: float = STATEMENT_TIMEOUT_SECONDS
+    ) -> Iterator[tuple[Connection, Clock]]:
+        try:
+            with engine.connect() as connection:
+                yield connection, self._begin(connection, statement_timeout)
+                connection.commit()
+        except (DBAPIError, PoolTimeout) as error:
+            raise translated(error) from error
+
+    def _begin(self, connection: Connection, statement_timeout: float) -> Clock:
         if self.is_postgres:
-            # The statement timeout and the server's time in one round trip.
-            milliseconds = int(call.seconds_left(STATEMENT_TIMEOUT_SECONDS) * 1000) or 1
-            now = connection.execute(_begin, {"milliseconds": str(milliseconds)}).one()[1]
+            now = _begin_on_postgres(connection, call.seconds_left(statement_timeout))
             return StoppedClock(self._clock.now() if self._clock else now.astimezone(UTC))
+        connection.begin()
         return StoppedClock((self._clock or SystemClock()).now())
 
 
-class _TryAgain(Exception):
-    """The transaction lost a race that it may win when it is run again."""
-
-
-def _translated(error: DBAPIError | PoolTimeout) -> Exception:
-    """What a caller is told of a driver's error, or the error itself when it is a fault of ours."""
-    if isinstance(error, PoolTimeout):
-        return Unavailable("all database connections are in use", reason="DATABASE_BUSY", retry_after=1)
-    cause = error.orig
-    state = getattr(cause, "sqlstate", None)
-    if state in (_SERIALIZATION_FAILURE, _DEADLOCK) or _sqlite_busy(cause):
-        return _TryAgain()
-    if state == _QUERY_CANCELED:
-        return DeadlineExceeded("the database did not answer in time")
-    if isinstance(cause, psycopg.DataError):
-        return InvalidArgument("a value does not fit the column it is for")
-    if isinstance(cause, psycopg.OperationalError | psycopg.InterfaceError | sqlite3.OperationalError):
-        return _unreachable(cause)
-    return error
-
-
-def _unreachable(cause: Exception) -> Exception:
-    # A missing table is a database that was not migrated (yet): as unready as one that is down.
-    reachable = isinstance(cause, sqlite3.OperationalError) and not any(
-        words in str(cause) for words in ("unable to open", "no such table", "disk I/O", "readonly database")
-    )
-    if reachable:
-        return cause
-    return Unavailable("the database cannot be reached right now", reason="DATABASE_UNAVAILABLE", retry_after=1)
-
-
-def _sqlite_busy(cause: BaseException | None) -> bool:
-    return isinstance(cause, sqlite3.OperationalError) and cause.sqlite_errorcode in (
-        sqlite3.SQLITE_BUSY,
-        sqlite3.SQLITE_LOCKED,
-    )
-
-
-def _close(iterator: Iterator[Any]) -> None:
-    iterator.close()  # type: ignore[attr-defined]
+def _begin_on_postgres(connection: Connection, statement_timeout: float) -> datetime:
+    """Sets the statement timeout and asks for the server's time, in one round trip."""
+    milliseconds = 0 if statement_timeout == math.inf else max(1, int(statement_timeout * 1000))
+    begin = _begin.bindparams(milliseconds=str(milliseconds))
+    try:
+        now: datetime = connection.execute(begin).one()[1]
+    except DBAPIError as error:
+        if not error.connection_invalidated:
+            raise
+        # The server closed it since it was last used. Nothing has happened yet, and this brings another one.
+        connection.rollback()
+        now = connection.execute(begin).one()[1]
+    return now
 
 
 def _to_json(value: Any) -> str:
@@ -187,12 +174,21 @@ def _to_json(value: Any) -> str:
 
 
 def _traced_engine(url: URL, **options: Any) -> Engine:
-    """An engine whose statements are spans. The instrumentation replaces `sqlalchemy.create_engine` itself, once."""
+    """An engine whose statements are spans, and whose errors do not repeat what the statements were given.
+
+    The instrumentation replaces `sqlalchemy.create_engine` itself, once.
+    """
     instrumentor = SQLAlchemyInstrumentor()
     if not instrumentor.is_instrumented_by_opentelemetry:
         instrumentor.instrument()
     return sqlalchemy.create_engine(
-        url, max_overflow=0, pool_timeout=5, json_serializer=_to_json, json_deserializer=orjson.loads, **options
+        url,
+        max_overflow=0,
+        pool_timeout=_POOL_TIMEOUT_SECONDS,
+        hide_parameters=True,
+        json_serializer=_to_json,
+        json_deserializer=orjson.loads,
+        **options,
     )
 
 
@@ -209,11 +205,7 @@ def _postgres_engine(url: URL, schema: str, pool_size: int) -> Engine:
 
 
 def _sqlite_engine(url: URL, begin: str, pool_size: int) -> Engine:
-    engine = _traced_engine(
-        url,
-        pool_size=pool_size,
-        connect_args={"check_same_thread": False, "timeout": 5},
-    )
+    engine = _traced_engine(url, pool_size=pool_size, connect_args={"check_same_thread": False})
 
     @event.listens_for(engine, "connect")
     def configure(connection: sqlite3.Connection, record: Any) -> None:

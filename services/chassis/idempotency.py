@@ -133,7 +133,7 @@ def _refuse_other_request(stored: bytes, repeated: bytes) -> None:
     if stored != repeated:
         description = "was used for a different request: use a new key for every new request"
         raise InvalidArgument(
-            f"request_id: {description}",
+            f"the idempotency key {description}",
             reason="IDEMPOTENCY_KEY_REUSED",
             violations=[Violation("request_id", description)],
         )

@@ -6,6 +6,7 @@ import random
 from collections.abc import Awaitable, Callable
 
 from services.chassis import telemetry
+from services.chassis.errors import ServiceError
 
 _log = logging.getLogger(__name__)
 _MAX_BACKOFF_SECONDS = 5.0
@@ -26,7 +27,12 @@ async def forever(name: str, step: Callable[[], Awaitable[float]], *, timeout: f
             backoff = 0.1
         except Exception as error:
             failures.add(1, {"loop": name})
-            _log.warning("loop_failed", extra={"loop": name, "error": f"{type(error).__name__}: {error}"})
+            expected = isinstance(error, ServiceError | TimeoutError)
+            _log.warning(
+                "loop_failed",
+                extra={"loop": name, "error": f"{type(error).__name__}: {error}"},
+                exc_info=None if expected else error,
+            )
             rest = backoff * random.uniform(0.5, 1.0)
             backoff = min(backoff * 2, _MAX_BACKOFF_SECONDS)
         await asyncio.sleep(rest)

@@ -11,11 +11,13 @@ from typing import TypeVar
 import orjson
 from google.protobuf.message import Message
 
+from services.chassis.config import ConfigurationError
 from services.chassis.errors import InvalidArgument, Violation
 
 _T = TypeVar("_T")
 DEFAULT_LIMIT = 50
 _TAG_BYTES = 16
+_KEY_BYTES = 16
 
 
 class Cursors:
@@ -30,7 +32,11 @@ class Cursors:
 
     @classmethod
     def from_file(cls, path: Path) -> "Cursors":
-        return cls(path.read_bytes())
+        """With the key in `path`. Raises ConfigurationError when it is too short to be a secret."""
+        key = path.read_bytes()
+        if len(key) < _KEY_BYTES:
+            raise ConfigurationError(f"{path} holds {len(key)} bytes: a cursor key has at least {_KEY_BYTES}")
+        return cls(key)
 
     def encode(self, request: Message, position: Sequence[str | int]) -> str:
         """The cursor of the page that follows `position` in the list that `request` asks for."""

@@ -9,13 +9,14 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health
 
-from services.chassis import loops
 from services.chassis.auth import Verifier
 from services.chassis.channel import MAX_MESSAGE_BYTES
 from services.chassis.concerns import Concerns
+from services.chassis.config import ConfigurationError
 from services.chassis.policy import Policies
 
 _log = logging.getLogger(__name__)
+_READY_TIMEOUT_SECONDS = 4.0
 
 
 def create_server(policies: Policies, verifier: Verifier) -> grpc.aio.Server:
@@ -27,6 +28,9 @@ def create_server(policies: Policies, verifier: Verifier) -> grpc.aio.Server:
             ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
             ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
             ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
+            # Somebody who vanished in the middle of a stream is noticed after 40 s.
+            ("grpc.keepalive_time_ms", 30_000),
+            ("grpc.keepalive_timeout_ms", 10_000),
         ],
     )
 
@@ -42,12 +46,18 @@ async def serve(
     """Serves on `address` until SIGTERM or SIGINT, then finishes calls in progress for `grace_seconds`.
 
     `ready` is tried every second; while it raises, the standard health service answers NOT_SERVING and all else
-    goes on. The `background` loops run as long as the server does.
+    goes on. The `background` loops run as long as the server does. Raises ConfigurationError when the address
+    cannot be had.
     """
     health_servicer = health.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
     await health_servicer.set("", health_pb2.HealthCheckResponse.NOT_SERVING)
-    server.add_insecure_port(address)
+    try:
+        server.add_insecure_port(address)
+    except RuntimeError:
+        for loop in background:
+            loop.close()
+        raise ConfigurationError(f"cannot listen on {address}: it is in use, or not of this machine") from None
     await server.start()
     _log.info("serving", extra={"address": address})
     tasks = [asyncio.create_task(loop) for loop in (*background, _watch_readiness(health_servicer, ready))]
@@ -55,6 +65,7 @@ async def serve(
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
+    await health_servicer.enter_graceful_shutdown()
     await server.stop(grace_seconds)
     _log.info("stopped")
 
@@ -69,14 +80,22 @@ async def stop_signal() -> None:
 
 
 async def _watch_readiness(servicer: health.HealthServicer, ready: Callable[[], Awaitable[None]]) -> None:
-    async def probe() -> float:
-        try:
-            async with asyncio.timeout(4):
-                await ready()
-        except BaseException:
-            await servicer.set("", health_pb2.HealthCheckResponse.NOT_SERVING)
-            raise
-        await servicer.set("", health_pb2.HealthCheckResponse.SERVING)
-        return 1.0
+    before: str | None = None
+    while True:
+        obstacle = await _obstacle(ready)
+        if obstacle != before:
+            _log.info("readiness_changed", extra={"obstacle": obstacle})
+            status = health_pb2.HealthCheckResponse
+            await servicer.set("", status.NOT_SERVING if obstacle else status.SERVING)
+        before = obstacle
+        await asyncio.sleep(1)
 
-    await loops.forever("readiness", probe, timeout=5)
+
+async def _obstacle(ready: Callable[[], Awaitable[None]]) -> str:
+    """Why the process is not ready; empty when it is."""
+    try:
+        async with asyncio.timeout(_READY_TIMEOUT_SECONDS):
+            await ready()
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    return ""

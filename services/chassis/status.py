@@ -1,5 +1,7 @@
 """ServiceError to google.rpc.Status and back: the only place that knows both."""
 
+from collections.abc import Iterable, Iterator
+
 from google.protobuf import any_pb2
 from google.rpc import error_details_pb2, status_pb2
 from grpc import StatusCode
@@ -9,6 +11,9 @@ from services.chassis.errors import BY_CODE, Code, Internal, ServiceError, Unava
 
 ERROR_DOMAIN = "baton"
 DETAILS_KEY = "grpc-status-details-bin"
+# gRPC clients refuse an answer, whatever it says, whose metadata passes 8 KiB. That bounds what an error can tell:
+# bytes of UTF-8 in its message, in one text of its details, and in all violations together.
+_MESSAGE_BYTES, _TEXT_BYTES, _VIOLATIONS_BYTES = 800, 400, 1800
 
 
 def grpc_code(code: Code) -> StatusCode:
@@ -16,14 +21,16 @@ def grpc_code(code: Code) -> StatusCode:
 
 
 def to_status(error: ServiceError) -> status_pb2.Status:
-    """The status with its details: ErrorInfo always, BadRequest and RetryInfo where they say something."""
-    status = status_pb2.Status(code=error.code.value, message=error.message)
-    status.details.add().Pack(
-        error_details_pb2.ErrorInfo(reason=error.reason, domain=ERROR_DOMAIN, metadata=error.metadata)
-    )
+    """The status with its details: ErrorInfo always, BadRequest and RetryInfo where they say something.
+
+    Texts too long for an answer are cut, and violations beyond the first few dozen left out.
+    """
+    status = status_pb2.Status(code=error.code.value, message=_cut(error.message, _MESSAGE_BYTES))
+    metadata = {key: _cut(value, _TEXT_BYTES) for key, value in error.metadata.items()}
+    status.details.add().Pack(error_details_pb2.ErrorInfo(reason=error.reason, domain=ERROR_DOMAIN, metadata=metadata))
     if error.violations:
         bad_request = error_details_pb2.BadRequest()
-        for violation in error.violations:
+        for violation in _fitting(error.violations):
             bad_request.field_violations.add(field=violation.field, description=violation.description)
         status.details.add().Pack(bad_request)
     if error.retry_after is not None:
@@ -47,6 +54,21 @@ def from_rpc_error(error: AioRpcError) -> ServiceError:
         # Raised by the connection, whose text names addresses that are nobody's business.
         return Unavailable("the service cannot be reached right now", reason="SERVICE_UNREACHABLE", retry_after=1)
     return rebuilt
+
+
+def _fitting(violations: Iterable[Violation]) -> Iterator[Violation]:
+    left = _VIOLATIONS_BYTES
+    for violation in violations:
+        shown = Violation(_cut(violation.field, _TEXT_BYTES), _cut(violation.description, _TEXT_BYTES))
+        left -= len(shown.field.encode()) + len(shown.description.encode())
+        if left < 0:
+            return
+        yield shown
+
+
+def _cut(text: str, limit: int) -> str:
+    encoded = text.encode()
+    return text if len(encoded) <= limit else encoded[: limit - 3].decode(errors="ignore") + "…"
 
 
 def _details(error: AioRpcError) -> list[any_pb2.Any]:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from google.protobuf.struct_pb2 import ListValue, Struct, Value
+from google.protobuf.struct_pb2 import Struct, Value
 
 _LARGEST_EXACT_INTEGER = 2**53
 
@@ -59,6 +59,10 @@ def _fill(target: Value, value: Any) -> None:
     elif isinstance(value, int | float):
         target.number_value = value
     elif isinstance(value, Mapping):
-        target.struct_value.CopyFrom(to_struct(value))
+        target.struct_value.SetInParent()  # an empty one is one, too
+        for key, item in value.items():
+            _fill(target.struct_value.fields[key], item)
     else:
-        target.list_value.CopyFrom(ListValue(values=[to_value(item) for item in value]))
+        target.list_value.SetInParent()
+        for item in value:
+            _fill(target.list_value.values.add(), item)

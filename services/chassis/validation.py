@@ -4,8 +4,10 @@ from collections.abc import Iterator
 
 import protovalidate
 from google.protobuf.message import Message
+from google.protobuf.struct_pb2 import Struct, Value
 
 from services.chassis.errors import InvalidArgument, Violation
+from services.chassis.structs import from_struct, from_value
 
 
 def check(request: Message) -> None:
@@ -25,26 +27,41 @@ def _path(violation: protovalidate.Violation) -> str:
     parts = []
     for element in violation.proto.field.elements if violation.proto.field else ():
         subscript = element.subscript
-        parts.append(element.field_name + (f"[{subscript.value}]" if subscript is not None else ""))
+        parts.append(element.field_name if subscript is None else _entry(element.field_name, subscript.value))
     return ".".join(parts)
 
 
-def _nul_paths(message: Message, prefix: str) -> Iterator[str]:
+def _entry(field: str, subscript: object) -> str:
+    return f'{field}["{subscript}"]' if isinstance(subscript, str) else f"{field}[{subscript}]"
+
+
+def _nul_paths(message: Message, path: str) -> Iterator[str]:
     for field, value in message.ListFields():
-        path = f"{prefix}{field.name}"
+        inner = f"{path}.{field.name}".lstrip(".")
         if field.message_type is not None and field.message_type.GetOptions().map_entry:
             for key, item in value.items():
-                yield from _nul_in(key, f"{path}[{key!r}]")
-                yield from _nul_in(item, f"{path}[{key!r}]")
+                yield from _nul_in(key, inner)
+                yield from _nul_in(item, _entry(inner, key))
         elif field.is_repeated:
             for index, item in enumerate(value):
-                yield from _nul_in(item, f"{path}[{index}]")
+                yield from _nul_in(item, f"{inner}[{index}]")
         else:
-            yield from _nul_in(value, path)
+            yield from _nul_in(value, inner)
 
 
 def _nul_in(value: object, path: str) -> Iterator[str]:
-    if isinstance(value, Message):
-        yield from _nul_paths(value, f"{path}.")
+    if isinstance(value, Struct):
+        yield from _nul_in(from_struct(value), path)
+    elif isinstance(value, Value):
+        yield from _nul_in(from_value(value), path)
+    elif isinstance(value, Message):
+        yield from _nul_paths(value, path)
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield from _nul_in(key, path)
+            yield from _nul_in(item, f"{path}.{key}")
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from _nul_in(item, f"{path}[{index}]")
     elif isinstance(value, str) and "\x00" in value:
         yield path

@@ -19,7 +19,7 @@ from sqlalchemy import select
 
 from services.chassis import loops
 from services.chassis.auth import Verifier
-from services.chassis.clock import SystemClock
+from services.chassis.clock import Clock, SystemClock
 from services.chassis.database import Database
 from services.chassis.idempotency import Idempotency
 from services.chassis.paging import Cursors
@@ -34,6 +34,8 @@ from services.tasks.servicer.work import WorkServicer
 from services.tasks.store.tables import idempotency_keys, tasks
 from services.tasks.wakeup import Wakeup
 
+SCHEMA = "tasks"
+
 
 @dataclass(frozen=True)
 class Service:
@@ -42,13 +44,14 @@ class Service:
     server: grpc.aio.Server
     database: Database
     idempotency: Idempotency
-    work_wakeup: Wakeup
+    scheduler: Scheduler
+    reaper: Reaper
 
     def background(self) -> Sequence[Coroutine[None, None, None]]:
         """The loops that run beside the server."""
         return (
-            loops.forever("scheduler", Scheduler(self.database, self.work_wakeup).step, timeout=30),
-            loops.forever("reaper", Reaper(self.database, self.work_wakeup).step, timeout=30),
+            loops.forever("scheduler", self.scheduler.step, timeout=30),
+            loops.forever("reaper", self.reaper.step, timeout=30),
             loops.forever("idempotency", self.idempotency.forget_expired, timeout=30),
         )
 
@@ -57,11 +60,14 @@ class Service:
         await self.database.read(lambda connection, clock: connection.execute(select(tasks.c.id).limit(1)).all())
 
 
-def build(settings: Settings) -> Service:
-    """Builds everything from the settings; called inside a running event loop."""
+def build(settings: Settings, clock: Clock | None = None) -> Service:
+    """The service as `settings` say, with the time from `clock` (default: the database's). Needs a running loop.
+
+    The database need not be there yet. Raises ConfigurationError, or OSError when the cursor key cannot be read.
+    """
     # The zones of the tzdata package and no others: every replica must agree on them.
     zoneinfo.reset_tzpath(())
-    database = Database(settings.database_url, schema="tasks", pool_size=settings.pool_size)
+    database = Database(settings.database_url, schema=SCHEMA, pool_size=settings.pool_size, clock=clock)
     idempotency = Idempotency(database, idempotency_keys, settings.idempotency_ttl_seconds)
     cursors = Cursors.from_file(settings.cursor_key_file)
     work_wakeup = Wakeup()
@@ -71,10 +77,11 @@ def build(settings: Settings) -> Service:
         work_service_pb2.DESCRIPTOR,
         tool_service_pb2.DESCRIPTOR,
     )
-    server = create_server(policies(contract), Verifier(settings.jwks_file, SystemClock()))
+    server = create_server(policies(contract), Verifier(settings.jwks_file, clock or SystemClock()))
     task_servicer = TaskServicer(database, idempotency, cursors, work_wakeup, settings.default_timezone)
     task_service_pb2_grpc.add_TaskServiceServicer_to_server(task_servicer, server)
     run_service_pb2_grpc.add_RunServiceServicer_to_server(RunServicer(database, cursors), server)
     work_service_pb2_grpc.add_WorkServiceServicer_to_server(WorkServicer(database, work_wakeup), server)
     tool_service_pb2_grpc.add_ToolServiceServicer_to_server(ToolServicer(database, idempotency, cursors), server)
-    return Service(server, database, idempotency, work_wakeup)
+    scheduler, reaper = Scheduler(database, work_wakeup, clock), Reaper(database, work_wakeup)
+    return Service(server, database, idempotency, scheduler, reaper)

@@ -9,6 +9,7 @@ from google.protobuf.struct_pb2 import Struct
 from services.chassis.errors import InvalidArgument, Violation
 from services.chassis.structs import from_struct, from_value, to_struct, to_value
 from services.tasks.convert.enums import from_enum, to_enum
+from services.tasks.convert.ids import to_id
 from services.tasks.convert.times import from_timestamp, to_timestamp
 from services.tasks.models.run import (
     MAX_OUTPUT_BYTES,
@@ -103,7 +104,7 @@ def leased_message(leased: LeasedRun) -> work_service_pb2.LeasedRun:
 
 
 def lease(message: work_service_pb2.Lease) -> Lease:
-    return Lease(message.run_id, message.attempt, message.token)
+    return Lease(to_id(message.run_id), message.attempt, to_id(message.token))
 
 
 def report(message: work_service_pb2.RunReport, field: str) -> RunReport:

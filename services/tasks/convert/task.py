@@ -6,6 +6,7 @@ from baton.tasks.v1 import task_pb2, task_service_pb2
 
 from services.chassis.structs import from_struct, to_struct
 from services.tasks.convert.enums import from_enum, to_enum
+from services.tasks.convert.ids import to_id
 from services.tasks.convert.times import to_timestamp
 from services.tasks.models.run import NewRun
 from services.tasks.models.task import NewTask, ScheduleKind, Task, TaskStatus
@@ -23,7 +24,7 @@ def new_task(request: task_service_pb2.CreateTaskRequest, default_timezone: str)
         timezone=request.timezone or default_timezone,
         payload=from_struct(request.payload),
         priority=request.priority if request.HasField("priority") else _DEFAULT_PRIORITY,
-        created_by=request.created_by,
+        created_by=to_id(request.created_by),
     )
 
 

@@ -1,8 +1,9 @@
 """Schedules: which instants a task fires at. Fire times are computed here, in Python, and stored in UTC."""
 
 import zoneinfo
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Protocol
 
 from cronsim import CronSim, CronSimError
@@ -27,11 +28,11 @@ _ALIASES = {
 
 
 class ScheduleFault(Exception):
-    """A schedule that cannot be read; says in which field, and why."""
+    """A schedule that cannot be read; says in which fields, and why."""
 
-    def __init__(self, field: str, description: str) -> None:
-        super().__init__(f"{field}: {description}")
-        self.violation = Violation(field, description)
+    def __init__(self, *violations: Violation) -> None:
+        super().__init__("; ".join(f"{violation.field}: {violation.description}" for violation in violations))
+        self.violations = violations
 
 
 class Schedule(Protocol):
@@ -49,20 +50,27 @@ class Cron:
     """A cron expression in a timezone.
 
     A local time that a clock change skips fires once, at the first instant after the gap; one that happens
-    twice fires once. Expressions with `*` for the minute or the hour fire by elapsed time instead.
+    twice fires once, the first time. Expressions with `*` for the minute or the hour fire by elapsed time instead.
     """
 
     expression: str
-    zone: zoneinfo.ZoneInfo
+    zone: tzinfo
 
     def first(self, now: datetime) -> datetime | None:
         return self.after(now)
 
     def after(self, instant: datetime) -> datetime | None:
-        try:
-            return next(CronSim(self.expression, instant.astimezone(self.zone))).astimezone(UTC)
-        except StopIteration:
-            return None
+        # Where an hour happens twice, wall clocks go back: what they say next may lie in the past.
+        return next((found for found in self._near(instant.astimezone(self.zone)) if found > instant), None)
+
+    def _near(self, local: datetime) -> Iterator[datetime]:
+        """The nominal times around and after a local time, in order."""
+        *_, minute, hour, _, _, _ = self.expression.split()
+        if minute.startswith("*") or hour.startswith("*"):
+            return (found.astimezone(UTC) for found in CronSim(self.expression, local))
+        # Read off a wall clock that knows no zone. CronSim minds clock changes too, but with 5 fields only.
+        walls = CronSim(self.expression, local.replace(tzinfo=None))
+        return (_instant(wall, self.zone) for wall in walls)
 
 
 @dataclass(frozen=True)
@@ -90,15 +98,16 @@ class Never:
 
 
 def parse_schedule(kind: ScheduleKind, expression: str, timezone: str) -> Schedule:
-    """The schedule that the three fields describe. Raises ScheduleFault."""
+    """The schedule that the three fields describe. Raises ScheduleFault with every fault in them."""
     zone = _zone(timezone)
-    if kind is ScheduleKind.MANUAL:
-        if expression:
-            raise ScheduleFault("schedule_expr", "must be empty for a manual task: it has no schedule")
-        return Never()
-    if not expression:
-        raise ScheduleFault("schedule_expr", f"is required for schedule_kind {kind}")
-    return _cron(expression, zone) if kind is ScheduleKind.CRON else _once(expression, zone)
+    faults = [] if zone else [Violation("timezone", f"{timezone!r} is not an IANA timezone: {_ZONE_EXAMPLES}")]
+    try:
+        schedule = _READERS[kind](expression.strip(), zone or UTC)
+    except _Unreadable as fault:
+        faults.append(Violation("schedule_expr", str(fault)))
+    if faults:
+        raise ScheduleFault(*faults)
+    return schedule
 
 
 def due_times(schedule: Schedule, since: datetime, now: datetime) -> list[datetime]:
@@ -113,33 +122,70 @@ def due_times(schedule: Schedule, since: datetime, now: datetime) -> list[dateti
     return times[:1] + times[1:][-MAX_DUE:]
 
 
-def _zone(timezone: str) -> zoneinfo.ZoneInfo:
+class _Unreadable(Exception):
+    """What is wrong with an expression."""
+
+
+def _instant(wall: datetime, zone: tzinfo) -> datetime:
+    """The instant of a local time: the first of two, or the first after the gap that swallowed it."""
+    instant = wall.replace(tzinfo=zone).astimezone(UTC)
+    if instant.astimezone(zone).replace(tzinfo=None) == wall:
+        return instant
+    # Clocks change on whole minutes.
+    minute = wall.replace(second=0, microsecond=0)
+    while (instant := minute.replace(tzinfo=zone).astimezone(UTC)).astimezone(zone).replace(tzinfo=None) != minute:
+        minute += timedelta(minutes=1)
+    return instant
+
+
+def _zone(timezone: str) -> tzinfo | None:
     try:
         return zoneinfo.ZoneInfo(timezone)
     except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
-        description = f"{timezone!r} is not an IANA timezone: use a name such as UTC or Europe/Chisinau"
-        raise ScheduleFault("timezone", description) from None
+        return None
 
 
-def _cron(expression: str, zone: zoneinfo.ZoneInfo) -> Cron:
-    fields = _ALIASES.get(expression.strip().lower(), expression.strip())
+def _cron(expression: str, zone: tzinfo) -> Cron:
+    _require(expression, ScheduleKind.CRON)
+    fields = _ALIASES.get(expression.lower(), expression)
     if fields.startswith("@"):
-        raise ScheduleFault("schedule_expr", f"{expression!r} is not an alias: use one of {', '.join(_ALIASES)}")
+        raise _Unreadable(f"{expression!r} is not an alias: use one of {', '.join(_ALIASES)}")
     try:
         CronSim(fields, datetime(2000, 1, 1, tzinfo=zone))
     except CronSimError as error:
         description = f"{expression!r} is not a cron expression ({str(error).lower()}): use 5 or 6 fields"
-        raise ScheduleFault("schedule_expr", description) from None
+        raise _Unreadable(description) from None
     return Cron(fields, zone)
 
 
-def _once(expression: str, zone: zoneinfo.ZoneInfo) -> Once:
+def _once(expression: str, zone: tzinfo) -> Once:
+    _require(expression, ScheduleKind.ONCE)
     try:
-        instant = datetime.fromisoformat(expression)
+        # RFC 3339 lets `t` and `z` be small.
+        instant = datetime.fromisoformat(expression.upper())
     except ValueError:
         description = f"{expression!r} is not an instant: use RFC 3339, such as 2026-12-24T18:00:00+02:00"
-        raise ScheduleFault("schedule_expr", description) from None
+        raise _Unreadable(description) from None
     try:
-        return Once((instant if instant.tzinfo else instant.replace(tzinfo=zone)).astimezone(UTC))
+        return Once(instant.astimezone(UTC) if instant.tzinfo else _instant(instant, zone))
     except OverflowError:
-        raise ScheduleFault("schedule_expr", f"{expression!r} is out of range") from None
+        raise _Unreadable(f"{expression!r} is out of range") from None
+
+
+def _never(expression: str, zone: tzinfo) -> Never:
+    if expression:
+        raise _Unreadable("must be empty for a manual task: it has no schedule")
+    return Never()
+
+
+def _require(expression: str, kind: ScheduleKind) -> None:
+    if not expression:
+        raise _Unreadable(f"is required for schedule_kind {kind}")
+
+
+_ZONE_EXAMPLES = "use a name such as UTC or Europe/Chisinau"
+_READERS: Mapping[ScheduleKind, Callable[[str, tzinfo], Schedule]] = {
+    ScheduleKind.CRON: _cron,
+    ScheduleKind.ONCE: _once,
+    ScheduleKind.MANUAL: _never,
+}

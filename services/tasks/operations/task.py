@@ -1,6 +1,8 @@
 """Creating and starting tasks."""
 
+from collections.abc import Container
 from datetime import datetime
+from typing import Any
 
 import orjson
 from sqlalchemy import Connection
@@ -86,7 +88,7 @@ def _first_fire_time(new: NewTask, now: datetime) -> tuple[datetime | None, list
     try:
         first = parse_schedule(new.schedule_kind, new.schedule_expr, new.timezone).first(now)
     except ScheduleFault as fault:
-        return None, [fault.violation]
+        return None, list(fault.violations)
     if first is None and new.schedule_kind is not ScheduleKind.MANUAL:
         return None, [Violation("schedule_expr", f"{new.schedule_expr!r} never comes true")]
     return first, []
@@ -97,6 +99,15 @@ def _payload_faults(connection: Connection, new: NewTask) -> list[Violation]:
     if size > MAX_PAYLOAD_BYTES:
         return [Violation("payload", f"is {size} bytes as JSON, at most {MAX_PAYLOAD_BYTES} are allowed")]
     problems = definition.check(new.payload)
-    if problems:
-        return [Violation(problem.field, problem.description) for problem in problems]
-    return tool_faults(connection, definition.parse(new.payload))
+    faults = [Violation(problem.field, problem.description) for problem in problems]
+    return faults + tool_faults(connection, _tools_used(new.payload, {problem.field for problem in problems}))
+
+
+def _tools_used(payload: dict[str, Any], faulty: Container[str]) -> dict[int, str]:
+    """The tools of those steps that name one, by position, so that a fault elsewhere does not hide theirs."""
+    if "payload" in faulty or "payload.pipeline" in faulty:
+        return {}
+    paths = ((position, f"payload.pipeline[{position}]", step) for position, step in enumerate(payload["pipeline"]))
+    return {
+        position: step["uses"] for position, path, step in paths if path not in faulty and f"{path}.uses" not in faulty
+    }

@@ -1,5 +1,6 @@
 """Tool servers, and whether a pipeline's tools are there."""
 
+from collections.abc import Mapping, Sequence
 from ipaddress import ip_address
 from pathlib import PurePosixPath
 from urllib.parse import urlsplit
@@ -9,11 +10,11 @@ from sqlalchemy import Connection
 from services.chassis.clock import Clock
 from services.chassis.errors import InvalidArgument, Violation
 from services.pipeline.builtin import BUILTIN_TOOLS
-from services.pipeline.definition import Pipeline
 from services.tasks.errors import ToolServerNameTaken, ToolServerNotFound
 from services.tasks.models.tool import NewToolServer, Tool, ToolServer, ToolTransport
 from services.tasks.store import tool as tool_store
 
+_MAX_ADDRESS_LENGTH = 200
 _BUILTIN_SERVERS = frozenset(address.partition(".")[0] for address in BUILTIN_TOOLS)
 
 
@@ -38,33 +39,30 @@ def create_tool_server(connection: Connection, new: NewToolServer, clock: Clock)
 
 def report_tools(connection: Connection, server: str, offered: list[Tool], clock: Clock) -> None:
     """Replaces what is known of one server's tools."""
-    foreign = [
-        Violation(f"tools[{index}].address", f"must begin with '{server}.'")
-        for index, tool in enumerate(offered)
-        if not tool.address.startswith(f"{server}.")
-    ]
-    if foreign:
-        raise InvalidArgument.of(foreign)
+    faults = _offer_faults(server, [tool.address for tool in offered])
+    if faults:
+        raise InvalidArgument.of(faults)
     if not tool_store.replace_tools(connection, server, offered, clock.now()):
         raise ToolServerNotFound(server)
 
 
 def list_tools(connection: Connection, *, limit: int, after_address: str | None) -> list[Tool]:
     """Built-in tools and those of the servers in one list by address."""
-    builtin = [tool for tool in BUILTIN_TOOLS.values() if after_address is None or tool.address > after_address]
-    offered = tool_store.list_tools(connection, limit=limit, after_address=after_address)
-    both = [Tool(tool.address, tool.description, dict(tool.input_schema)) for tool in builtin] + offered
-    return sorted(both, key=lambda tool: tool.address)[:limit]
+    builtin = [Tool(tool.address, tool.description, dict(tool.input_schema)) for tool in BUILTIN_TOOLS.values()]
+    return tool_store.list_tools(connection, builtin, limit=limit, after_address=after_address)
 
 
-def tool_faults(connection: Connection, pipeline: Pipeline) -> list[Violation]:
-    """The steps whose tool does not exist. A server whose tools are not known yet may have any."""
-    servers = tool_store.servers_known(connection, {step.uses.partition(".")[0] for step in pipeline.steps})
-    addresses = tool_store.tools_known(connection, {step.uses for step in pipeline.steps})
+def tool_faults(connection: Connection, used: Mapping[int, str]) -> list[Violation]:
+    """The steps whose tool does not exist, of tools by the step's position.
+
+    A server whose tools are not known yet may have any.
+    """
+    servers = tool_store.servers_known(connection, {address.partition(".")[0] for address in used.values()})
+    addresses = tool_store.tools_known(connection, set(used.values()))
     faults = []
-    for index, step in enumerate(pipeline.steps):
-        server = step.uses.partition(".")[0]
-        if step.uses in BUILTIN_TOOLS or step.uses in addresses:
+    for position, address in used.items():
+        server = address.partition(".")[0]
+        if address in BUILTIN_TOOLS or address in addresses:
             continue
         if server not in servers and server not in _BUILTIN_SERVERS:
             description = f"there is no tool server {server!r}: register it at POST /tool-servers"
@@ -72,7 +70,19 @@ def tool_faults(connection: Connection, pipeline: Pipeline) -> list[Violation]:
             description = f"tool server {server!r} has no such tool; it has {_names(connection, server)}"
         else:
             continue
-        faults.append(Violation(f"payload.pipeline[{index}].uses", description))
+        faults.append(Violation(f"payload.pipeline[{position}].uses", description))
+    return faults
+
+
+def _offer_faults(server: str, addresses: Sequence[str]) -> list[Violation]:
+    faults = []
+    for index, address in enumerate(addresses):
+        if not address.startswith(f"{server}."):
+            faults.append(Violation(f"tools[{index}].address", f"must begin with '{server}.'"))
+        elif len(address) > _MAX_ADDRESS_LENGTH:
+            faults.append(Violation(f"tools[{index}].address", f"is longer than {_MAX_ADDRESS_LENGTH} characters"))
+        elif address in addresses[:index]:
+            faults.append(Violation(f"tools[{index}].address", f"{address!r} is already in the list"))
     return faults
 
 
@@ -114,7 +124,7 @@ def _http_faults(new: NewToolServer) -> list[Violation]:
 def _is_safe_url(url: str) -> bool:
     try:
         parts = urlsplit(url)
-        host = parts.hostname or ""
+        host, _ = parts.hostname or "", parts.port  # a port that is none raises, too
     except ValueError:
         return False
     if parts.scheme == "https":

@@ -43,15 +43,15 @@ def lease_runs(connection: Connection, worker_id: str, limit: int, clock: Clock)
 def release_runs(connection: Connection, leased: Sequence[LeasedRun], clock: Clock) -> None:
     """Takes back runs whose worker never learned that it had them."""
     held = queue.lock_held(connection, [run.lease for run in leased])
-    queue.requeue(connection, list(held), crashed=False, now=clock.now())
+    queue.requeue(connection, [lease.run_id for lease in held], crashed=False, now=clock.now())
 
 
-def renew_runs(connection: Connection, leases: Sequence[Lease], clock: Clock) -> dict[str, datetime]:
-    """The new end of every lease that is still held, by run id."""
+def renew_runs(connection: Connection, leases: Sequence[Lease], clock: Clock) -> dict[Lease, datetime]:
+    """The new end of every lease that is still held."""
     held = queue.lock_held(connection, leases)
     if not held:
         return {}
-    expires_at = queue.extend(connection, held, clock.now())
+    expires_at = queue.extend(connection, [lease.run_id for lease in held], clock.now())
     return dict.fromkeys(held, expires_at)
 
 
@@ -60,24 +60,22 @@ def report_runs(connection: Connection, reports: Sequence[RunReport], clock: Clo
     held = queue.lock_held(connection, [report.lease for report in reports])
     accepted, steps, endings, released = [], [], [], []
     for report in reports:
-        run_id = report.lease.run_id
-        row = held.get(run_id)
-        # Two reports of one run with different leases cannot both be right.
-        if row is None or Lease(run_id, row.attempt, row.lease_token) != report.lease:
-            accepted.append(False)
+        row = held.get(report.lease)
+        accepted.append(row is not None)
+        if row is None:
             continue
-        accepted.append(True)
-        steps += [(run_id, step) for step in report.steps]
+        steps += [(row.id, step) for step in report.steps]
         if report.outcome is None:
             continue
-        del held[run_id]
+        # The lease ends with its outcome: what another report says of it later comes too late.
+        del held[report.lease]
         match report.outcome:
             case Succeeded(output):
                 endings.append(Ending(row, RunStatus.SUCCEEDED, output, None))
             case Failed(error, output):
                 endings.append(Ending(row, RunStatus.FAILED, output, error))
             case Released():
-                released.append(run_id)
+                released.append(row.id)
     queue.add_steps(connection, steps)
     queue.finish(connection, endings, clock.now())
     queue.requeue(connection, released, crashed=False, now=clock.now())

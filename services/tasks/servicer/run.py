@@ -14,6 +14,7 @@ from services.chassis.database import Database
 from services.chassis.errors import InvalidArgument, Violation
 from services.chassis.paging import Cursors, cut, page_limit
 from services.tasks.convert import run as convert
+from services.tasks.convert.ids import to_id
 from services.tasks.errors import RunNotFound
 from services.tasks.models.run import Run, RunStep
 from services.tasks.store import export, history
@@ -30,19 +31,21 @@ class RunServicer(rpc.RunServiceServicer):
         self._cursors = cursors
 
     async def GetRun(self, request: pb.GetRunRequest, context: _Context) -> pb.GetRunResponse:
-        run = await self._database.read(lambda connection, clock: _existing_run(connection, request.run_id))
+        run_id = to_id(request.run_id)
+        run = await self._database.read(lambda connection, clock: _existing_run(connection, run_id))
         return pb.GetRunResponse(run=convert.run_message(run))
 
     async def ListRuns(self, request: pb.ListRunsRequest, context: _Context) -> pb.ListRunsResponse:
         position, limit = self._cursors.decode(request), page_limit(request)
         statuses = [convert.run_status(status) for status in request.status]
+        task_ids = [to_id(task_id) for task_id in request.task_id]
         rows = await self._database.read(
             lambda connection, clock: history.list_runs(
                 connection,
                 limit=limit + 1,
                 before_id=str(position[0]) if position else None,
                 statuses=statuses,
-                task_ids=list(request.task_id),
+                task_ids=task_ids,
             )
         )
         page, more = cut(rows, limit)
@@ -50,11 +53,11 @@ class RunServicer(rpc.RunServiceServicer):
 
     async def ListRunSteps(self, request: pb.ListRunStepsRequest, context: _Context) -> pb.ListRunStepsResponse:
         position, limit = self._cursors.decode(request), page_limit(request)
-        after_position = int(position[0]) if position else None
+        run_id, after_position = to_id(request.run_id), int(position[0]) if position else None
 
         def steps(connection: Connection, clock: Clock) -> list[RunStep]:
-            _existing_run(connection, request.run_id)
-            return history.list_steps(connection, request.run_id, limit=limit + 1, after_position=after_position)
+            _existing_run(connection, run_id)
+            return history.list_steps(connection, run_id, limit=limit + 1, after_position=after_position)
 
         page, more = cut(await self._database.read(steps), limit)
         return convert.step_page(page, self._cursors.encode(request, [page[-1].position]) if more else None)
@@ -64,12 +67,13 @@ class RunServicer(rpc.RunServiceServicer):
     ) -> AsyncIterator[httpbody_pb2.HttpBody]:
         columns = _known_columns(request.columns) or export.COLUMNS
         statuses = [convert.run_status(status) for status in request.status]
+        task_ids = [to_id(task_id) for task_id in request.task_id]
         chunks = self._database.stream(
             lambda connection, clock: export.export_runs(
                 connection,
                 columns=columns,
                 statuses=statuses,
-                task_ids=list(request.task_id),
+                task_ids=task_ids,
                 limit=request.limit if request.HasField("limit") else None,
             )
         )

@@ -12,6 +12,7 @@ from services.chassis.database import Database
 from services.chassis.idempotency import Idempotency
 from services.chassis.paging import Cursors, cut, page_limit
 from services.tasks.convert import task as convert
+from services.tasks.convert.ids import to_id
 from services.tasks.operations import task as operations
 from services.tasks.store import task as store
 from services.tasks.wakeup import Wakeup
@@ -47,7 +48,8 @@ class TaskServicer(rpc.TaskServiceServicer):
         )
 
     async def GetTask(self, request: pb.GetTaskRequest, context: _Context) -> pb.GetTaskResponse:
-        task = await self._database.read(lambda connection, clock: operations.get_task(connection, request.task_id))
+        task_id = to_id(request.task_id)
+        task = await self._database.read(lambda connection, clock: operations.get_task(connection, task_id))
         return pb.GetTaskResponse(task=convert.task_message(task))
 
     async def ListTasks(self, request: pb.ListTasksRequest, context: _Context) -> pb.ListTasksResponse:
@@ -67,12 +69,12 @@ class TaskServicer(rpc.TaskServiceServicer):
         return convert.task_page(page, self._cursors.encode(request, [page[-1].id]) if more else None)
 
     async def RunTaskNow(self, request: pb.RunTaskNowRequest, context: _Context) -> pb.RunTaskNowResponse:
-        traceparent = telemetry.traceparent()
+        task_id, traceparent = to_id(request.task_id), telemetry.traceparent()
         response = await self._idempotency.once(
             request,
             pb.RunTaskNowResponse,
             lambda connection, clock: convert.run_now_response(
-                operations.run_task_now(connection, request.task_id, traceparent, clock)
+                operations.run_task_now(connection, task_id, traceparent, clock)
             ),
         )
         self._work_wakeup.notify()

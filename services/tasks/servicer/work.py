@@ -9,11 +9,12 @@ from baton.tasks.v1 import work_service_pb2 as pb
 from baton.tasks.v1 import work_service_pb2_grpc as rpc
 from grpc.aio import ServicerContext
 
-from services.chassis import telemetry
+from services.chassis import call, telemetry
 from services.chassis.database import Database
+from services.chassis.errors import ServiceError
 from services.tasks.convert import run as convert
 from services.tasks.convert.times import to_timestamp
-from services.tasks.models.run import LeasedRun
+from services.tasks.models.run import LeasedRun, Released
 from services.tasks.operations import work as operations
 from services.tasks.wakeup import Wakeup
 
@@ -32,6 +33,7 @@ class WorkServicer(rpc.WorkServiceServicer):
         self._refused = telemetry.meter().create_counter(
             "baton.reports.refused", description="reports whose lease was no longer held"
         )
+        self._returning: set[asyncio.Task[None]] = set()
 
     async def LeaseRuns(self, request: pb.LeaseRunsRequest, context: _Context) -> pb.LeaseRunsResponse:
         limit = request.limit if request.HasField("limit") else 1
@@ -48,10 +50,7 @@ class WorkServicer(rpc.WorkServiceServicer):
         leases = [convert.lease(message) for message in request.leases]
         held = await self._database.transact(lambda connection, clock: operations.renew_runs(connection, leases, clock))
         return pb.RenewRunsResponse(
-            leases=[
-                pb.RenewedLease(run_id=lease.run_id, expires_at=to_timestamp(held.get(lease.run_id)))
-                for lease in leases
-            ]
+            leases=[pb.RenewedLease(run_id=lease.run_id, expires_at=to_timestamp(held.get(lease))) for lease in leases]
         )
 
     async def ReportRuns(self, request: pb.ReportRunsRequest, context: _Context) -> pb.ReportRunsResponse:
@@ -62,7 +61,8 @@ class WorkServicer(rpc.WorkServiceServicer):
         if refused := accepted.count(False):
             self._refused.add(refused)
             _log.warning("reports_refused", extra={"count": refused})
-        self._wakeup.notify()
+        if any(isinstance(report.outcome, Released) for report in reports):
+            self._wakeup.notify()
         return pb.ReportRunsResponse(
             receipts=[
                 pb.ReportReceipt(run_id=report.lease.run_id, accepted=taken)
@@ -78,11 +78,22 @@ class WorkServicer(rpc.WorkServiceServicer):
         try:
             return await asyncio.shield(claiming)
         except asyncio.CancelledError:
-            # The worker has gone while its claim was being committed: it will never work on these runs.
-            leased = await claiming
-            if leased:
+            # The worker has gone while its claim was being committed: it will never work on these runs. They are
+            # given back by a task of its own, for this call may be cancelled more than once.
+            returning = asyncio.create_task(self._give_back(claiming))
+            self._returning.add(returning)
+            returning.add_done_callback(self._returning.discard)
+            raise
+
+    async def _give_back(self, claiming: asyncio.Task[list[LeasedRun]]) -> None:
+        # The call that claimed has ended, and so has the time that it had.
+        call.current.set(None)
+        try:
+            if leased := await claiming:
                 await self._database.transact(
                     lambda connection, clock: operations.release_runs(connection, leased, clock)
                 )
                 self._wakeup.notify()
-            raise
+        except ServiceError as error:
+            # Then the reaper does it, when the leases end.
+            _log.warning("claim_not_given_back", extra={"reason": error.reason})

@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -14,6 +14,7 @@ from services.tasks.models.run import RunStatus
 from services.tasks.store.history import matching_runs
 
 _CHUNK_BYTES = 64 * 1024
+_FETCHED_ROWS = 250
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 # What each column of the file is made of.
 _SOURCES: dict[str, Callable[[Any], ColumnElement[Any]]] = {
@@ -48,13 +49,13 @@ def export_runs(
     query = select(*(_SOURCES[name](found.c).label(name) for name in columns)).order_by(found.c.id.desc())
     query = query.limit(limit) if limit is not None else query
     rows = _copied(connection, query) if connection.dialect.name == "postgresql" else _fetched(connection, query)
-    yield from _chunks(_line(columns), rows)
+    yield from _chunks(_lines([columns]), rows)
 
 
 def _chunks(header: bytes, rows: Iterator[bytes]) -> Iterator[bytes]:
     buffer = bytearray(header)
-    for row in rows:
-        buffer += row
+    for some in rows:
+        buffer += some
         if len(buffer) >= _CHUNK_BYTES:
             yield bytes(buffer)
             buffer.clear()
@@ -71,8 +72,8 @@ def _copied(connection: Connection, query: Select[Any]) -> Iterator[bytes]:
     assert driver is not None
     with driver.cursor() as cursor, cursor.copy(f"COPY ({compiled}) TO STDOUT (FORMAT csv)", compiled.params) as copy:
         for row in copy:
-            # One message is one row, which ends in a bare LF where RFC 4180 wants CRLF.
-            yield bytes(row)[:-1] + b"\r\n"
+            # One message is one row, which ends in a bare LF where RFC 4180 wants CRLF. An empty line would be no row.
+            yield (bytes(row)[:-1] or b'""') + b"\r\n"
 
 
 def _text(column: ColumnElement[Any]) -> ColumnElement[Any]:
@@ -80,15 +81,16 @@ def _text(column: ColumnElement[Any]) -> ColumnElement[Any]:
         utc = func.timezone("UTC", cast(column, DateTime(timezone=True)))
         return func.to_char(utc, literal_column("""'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'"""))
     if isinstance(column.type, String):
+        # COPY writes an empty text as "", and no text as nothing: to a reader of CSV they are the same.
+        column = func.nullif(column, "", type_=String)
         return case((func.left(column, 1).in_(_FORMULA_STARTS), "'" + column), else_=column)
     return column
 
 
 def _fetched(connection: Connection, query: Select[Any]) -> Iterator[bytes]:
-    result = connection.execution_options(yield_per=1000).execute(query)
+    result = connection.execution_options(yield_per=_FETCHED_ROWS).execute(query)
     for rows in result.partitions():
-        for row in rows:
-            yield _line([_cell(value) for value in row])
+        yield _lines([_cell(value) for value in row] for row in rows)
 
 
 def _cell(value: Any) -> Any:
@@ -99,7 +101,7 @@ def _cell(value: Any) -> Any:
     return value
 
 
-def _line(cells: Sequence[Any]) -> bytes:
+def _lines(rows: Iterable[Sequence[Any]]) -> bytes:
     buffer = io.StringIO()
-    csv.writer(buffer).writerow(cells)
+    csv.writer(buffer).writerows(rows)
     return buffer.getvalue().encode()

@@ -1,7 +1,7 @@
 """The live runs: queued, leased, renewed, reported, rescued. Every statement serves a whole batch."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
@@ -65,11 +65,12 @@ def claim(connection: Connection, *, owner: str, token: str, limit: int, now: da
     return [_leased_run(row, steps[row.id]) for row in urgency]
 
 
-def lock_held(connection: Connection, leases: Iterable[Lease]) -> dict[str, Row[Any]]:
-    """The rows of those runs that are still held under these leases, by run id, locked in one order."""
-    wanted = {lease.run_id: lease for lease in leases}
-    rows = connection.execute(select(runs).where(runs.c.id.in_(wanted)).order_by(runs.c.id).with_for_update()).all()
-    return {row.id: row for row in rows if Lease(row.id, row.attempt, row.lease_token or "") == wanted[row.id]}
+def lock_held(connection: Connection, leases: Collection[Lease]) -> dict[Lease, Row[Any]]:
+    """The runs that are still held, by those of the leases that hold them, locked in one order."""
+    wanted, run_ids = set(leases), {lease.run_id for lease in leases}
+    rows = connection.execute(select(runs).where(runs.c.id.in_(run_ids)).order_by(runs.c.id).with_for_update())
+    held = {Lease(row.id, row.attempt, row.lease_token or ""): row for row in rows}
+    return {lease: row for lease, row in held.items() if lease in wanted}
 
 
 def extend(connection: Connection, run_ids: Iterable[str], now: datetime) -> datetime:

@@ -5,8 +5,9 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, delete, insert, select, update
+from sqlalchemy import Connection, Row, String, Text, delete, insert, literal, select, union_all, update
 
+from services.chassis.columns import Json
 from services.chassis.upsert import upsert
 from services.tasks.models.tool import Tool, ToolServer, ToolTransport
 from services.tasks.store.tables import tool_servers, tools
@@ -14,8 +15,8 @@ from services.tasks.store.tables import tool_servers, tools
 
 def add_tool_server(connection: Connection, server: ToolServer) -> bool:
     """Stores a tool server unless its name is taken; answers whether it did."""
-    added = connection.execute(upsert(connection, tool_servers).values(asdict(server)).on_conflict_do_nothing())
-    return added.rowcount == 1
+    row = upsert(connection, tool_servers).values(asdict(server)).on_conflict_do_nothing()
+    return connection.execute(row.returning(tool_servers.c.name)).first() is not None
 
 
 def list_tool_servers(connection: Connection, *, limit: int, after_name: str | None) -> list[ToolServer]:
@@ -37,12 +38,21 @@ def replace_tools(connection: Connection, server: str, offered: Sequence[Tool], 
     return True
 
 
-def list_tools(connection: Connection, *, limit: int, after_address: str | None) -> list[Tool]:
-    """Up to `limit` tools by address, behind `after_address`."""
-    query = select(tools).order_by(tools.c.address).limit(limit)
+def list_tools(connection: Connection, builtin: Sequence[Tool], *, limit: int, after_address: str | None) -> list[Tool]:
+    """Up to `limit` tools by address, behind `after_address`: the servers' and these.
+
+    The database merges them, because its order of texts is its own.
+    """
+    sides = [select(tools.c.address, tools.c.description, tools.c.input_schema)]
+    sides += [
+        select(literal(tool.address, String), literal(tool.description, Text), literal(tool.input_schema, Json))
+        for tool in builtin
+    ]
+    offered = union_all(*sides).subquery()
+    query = select(offered).order_by(offered.c.address).limit(limit)
     if after_address is not None:
-        query = query.where(tools.c.address > after_address)
-    return [Tool(row.address, row.description, row.input_schema) for row in connection.execute(query)]
+        query = query.where(offered.c.address > after_address)
+    return [Tool(*row) for row in connection.execute(query)]
 
 
 def servers_known(connection: Connection, names: Collection[str]) -> dict[str, bool]:

@@ -1,0 +1,73 @@
+"""What the two database drivers raise, in our words: the only place that knows their errors."""
+
+import logging
+import random
+import sqlite3
+
+import psycopg
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+from services.chassis.errors import DeadlineExceeded, InvalidArgument, Unavailable
+
+_log = logging.getLogger(__name__)
+ATTEMPTS = 5
+_SERIALIZATION_FAILURE, _DEADLOCK, _QUERY_CANCELED = "40001", "40P01", "57014"
+_SQLITE_BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+# How SQLite words what makes its file unusable. A missing table is a database that was not migrated (yet).
+_SQLITE_UNREACHABLE = ("unable to open", "no such table", "disk I/O", "disk is full", "readonly database")
+# Some of SQLite's operational errors are faults of ours: `_unreachable` tells them apart.
+_UNREACHABLE = (
+    psycopg.OperationalError,
+    psycopg.InterfaceError,
+    psycopg.errors.UndefinedTable,
+    sqlite3.OperationalError,
+)
+
+
+class TryAgain(Exception):
+    """The transaction lost a race that it may win when it is run again."""
+
+
+def rest(attempt: int, lost: TryAgain) -> float:
+    """How many seconds to rest before the next attempt. Raises Unavailable after the last one."""
+    if attempt == ATTEMPTS:
+        raise too_busy() from lost
+    return random.uniform(0, 0.01 * 2**attempt)
+
+
+def too_busy() -> Unavailable:
+    return Unavailable("the database is too busy", reason="DATABASE_BUSY", retry_after=1)
+
+
+def translated(error: DBAPIError | PoolTimeout) -> Exception:
+    """What a caller is told of a driver's error, or the error itself when it is a fault of ours."""
+    if isinstance(error, PoolTimeout):
+        return too_busy()
+    cause = error.orig
+    state = getattr(cause, "sqlstate", None)
+    if state in (_SERIALIZATION_FAILURE, _DEADLOCK):
+        return TryAgain()
+    if _sqlite_busy(cause):
+        return too_busy()  # after it was waited for
+    if state == _QUERY_CANCELED:
+        return DeadlineExceeded("the database did not answer in time")
+    if isinstance(cause, psycopg.DataError):
+        return InvalidArgument("a value does not fit the column it is for")
+    if isinstance(cause, _UNREACHABLE):
+        return _unreachable(cause)
+    return error
+
+
+def _unreachable(cause: Exception) -> Exception:
+    reachable = isinstance(cause, sqlite3.OperationalError) and not any(
+        words in str(cause) for words in _SQLITE_UNREACHABLE
+    )
+    if reachable:
+        return cause
+    _log.warning("database_unavailable", extra={"cause": str(cause)})
+    return Unavailable("the database cannot be reached right now", reason="DATABASE_UNAVAILABLE", retry_after=1)
+
+
+def _sqlite_busy(cause: BaseException | None) -> bool:
+    return isinstance(cause, sqlite3.OperationalError) and cause.sqlite_errorcode & 0xFF in _SQLITE_BUSY
