@@ -173,6 +173,11 @@ def _to_json(value: Any) -> str:
     return orjson.dumps(value).decode()
 
 
+def _from_json(stored: Any) -> Any:
+    # SQLite keeps a lone number as a number.
+    return stored if isinstance(stored, int | float) else orjson.loads(stored)
+
+
 def _traced_engine(url: URL, **options: Any) -> Engine:
     """An engine whose statements are spans, and whose errors do not repeat what the statements were given.
 
@@ -187,7 +192,7 @@ def _traced_engine(url: URL, **options: Any) -> Engine:
         pool_timeout=_POOL_TIMEOUT_SECONDS,
         hide_parameters=True,
         json_serializer=_to_json,
-        json_deserializer=orjson.loads,
+        json_deserializer=_from_json,
         **options,
     )
 

@@ -4,7 +4,7 @@ import base64
 import binascii
 import hashlib
 import hmac
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -14,8 +14,10 @@ from google.protobuf.message import Message
 from services.chassis.config import ConfigurationError
 from services.chassis.errors import InvalidArgument, Violation
 
-_T = TypeVar("_T")
+_R = TypeVar("_R")
+_M = TypeVar("_M", bound=Message)
 DEFAULT_LIMIT = 50
+MAX_PAGE_BYTES = 4 * 1024 * 1024
 _TAG_BYTES = 16
 _KEY_BYTES = 16
 
@@ -61,6 +63,30 @@ class Cursors:
         position: list[str | int] = orjson.loads(body)
         return position
 
+    def page(
+        self,
+        request: Message,
+        rows: Sequence[_R],
+        to_message: Callable[[_R], _M],
+        position: Callable[[_R], str | int],
+    ) -> tuple[list[_M], str | None]:
+        """One page out of up to `limit + 1` fetched rows: its messages, and the next page's cursor if there is one.
+
+        A page ends early, but never empty, before it outgrows MAX_PAGE_BYTES: a list of large things must not pass
+        what one answer may hold.
+        """
+        messages: list[_M] = []
+        size = 0
+        for row in rows[: page_limit(request)]:
+            message = to_message(row)
+            size += message.ByteSize()
+            if messages and size > MAX_PAGE_BYTES:
+                break
+            messages.append(message)
+        if len(messages) == len(rows):
+            return messages, None
+        return messages, self.encode(request, [position(rows[len(messages) - 1])])
+
     def _tag(self, request: Message, body: bytes) -> bytes:
         filters = type(request)()
         filters.CopyFrom(request)
@@ -76,8 +102,3 @@ def page_limit(request: Message) -> int:
     """How many items the page may hold: the request's `limit`, or DEFAULT_LIMIT."""
     limit: int = request.limit if request.HasField("limit") else DEFAULT_LIMIT  # type: ignore[attr-defined]
     return limit
-
-
-def cut(rows: Sequence[_T], limit: int) -> tuple[Sequence[_T], bool]:
-    """Splits `limit + 1` fetched rows into the page and whether there is more."""
-    return rows[:limit], len(rows) > limit

@@ -27,12 +27,13 @@ def _path(violation: protovalidate.Violation) -> str:
     parts = []
     for element in violation.proto.field.elements if violation.proto.field else ():
         subscript = element.subscript
-        parts.append(element.field_name if subscript is None else _entry(element.field_name, subscript.value))
+        if subscript is None:
+            parts.append(element.field_name)
+        elif subscript.field == "index":
+            parts.append(f"{element.field_name}[{subscript.value}]")
+        else:
+            parts.append(f"{element.field_name}.{subscript.value}")
     return ".".join(parts)
-
-
-def _entry(field: str, subscript: object) -> str:
-    return f'{field}["{subscript}"]' if isinstance(subscript, str) else f"{field}[{subscript}]"
 
 
 def _nul_paths(message: Message, path: str) -> Iterator[str]:
@@ -41,7 +42,7 @@ def _nul_paths(message: Message, path: str) -> Iterator[str]:
         if field.message_type is not None and field.message_type.GetOptions().map_entry:
             for key, item in value.items():
                 yield from _nul_in(key, inner)
-                yield from _nul_in(item, _entry(inner, key))
+                yield from _nul_in(item, f"{inner}.{key}")
         elif field.is_repeated:
             for index, item in enumerate(value):
                 yield from _nul_in(item, f"{inner}[{index}]")

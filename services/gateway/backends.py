@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import grpc
@@ -99,9 +100,18 @@ def _client_span(path: str) -> Iterator[Span]:
         yield span
         span.set_attribute(telemetry.RPC_STATUS, "OK")
     except AioRpcError as failure:
-        raise _failed(span, from_rpc_error(failure)) from None
+        raise _failed(span, _as_sent(from_rpc_error(failure))) from None
     finally:
         span.end()
+
+
+def _as_sent(error: ServiceError) -> ServiceError:
+    """The error with its fields named as a REST caller has sent them: the key of a request is a header."""
+    error.violations = tuple(
+        replace(violation, field="Idempotency-Key") if violation.field == "request_id" else violation
+        for violation in error.violations
+    )
+    return error
 
 
 def _failed(span: Span, error: ServiceError) -> ServiceError:

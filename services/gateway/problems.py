@@ -8,7 +8,7 @@ import orjson
 from starlette.responses import Response
 
 from services.chassis import telemetry
-from services.chassis.errors import Code, Internal, InvalidArgument, ServiceError, Unimplemented, Violation
+from services.chassis.errors import Code, Internal, InvalidArgument, ServiceError, Unimplemented
 
 _MEDIA_TYPE = "application/problem+json"
 # So many faults are named; a caller that has more to mend will ask again.
@@ -73,17 +73,11 @@ def problem_response(error: ServiceError, *, path: str, request_id: str) -> Resp
         "instance": path,
         "code": shown.code.name,
         "reason": shown.reason,
-        "errors": [_fault(one) for one in shown.violations[:_FAULTS_SHOWN]],
+        "errors": [{"field": one.field, "message": one.description} for one in shown.violations[:_FAULTS_SHOWN]],
         "trace_id": telemetry.trace_id(),
         "request_id": request_id,
     }
     return Response(orjson.dumps(document), status, _headers(error, status), _MEDIA_TYPE)
-
-
-def _fault(violation: Violation) -> dict[str, str]:
-    # Over REST the key is a header, and so is named like one.
-    field = "Idempotency-Key" if violation.field == "request_id" else violation.field
-    return {"field": field, "message": violation.description}
 
 
 def _headers(error: ServiceError, status: int) -> dict[str, str]:

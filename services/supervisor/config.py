@@ -18,6 +18,8 @@ class Settings:
 
     def check(self) -> None:
         """Raises ConfigurationError."""
+        if not 1 <= self.port <= 65535:
+            raise ConfigurationError(f"BATON_PORT is {self.port}: use a port from 1 to 65535")
         if self.db not in ("sqlite", "postgres"):
             raise ConfigurationError(f"DB is {self.db!r}: use sqlite or postgres")
         if self.database_url and not self.database_url.startswith("postgresql://"):

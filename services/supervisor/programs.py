@@ -33,7 +33,7 @@ def programs(home: Home, addresses: Mapping[str, str], database_urls: Mapping[st
     }
 
     def program(name: str, environment: dict[str, str]) -> Program:
-        return Program(name, f"services.{name}", inherited | environment, home.logs / f"{name}.log")
+        return Program(name, inherited | environment, home.logs / f"{name}.log")
 
     contexts = [
         program(name, keys | {"BATON_LISTEN": addresses[name], "BATON_DATABASE_URL": database_urls[name]})

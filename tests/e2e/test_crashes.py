@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.conftest import StartBaton
-from tests.support.baton import ROOT, Baton, task
+from tests.support.baton import ROOT, Baton, descendants, task
 from tests.support.waiting import wait_until
 
 LEASE_AND_RESCUE_SECONDS = 30 + 5
@@ -66,10 +66,10 @@ def test_ctrl_c_stops_everything_and_leaves_no_process(start_baton: StartBaton) 
     baton = start_baton()
     add_slow_server(baton)
     wait_until(lambda: any(item["address"] == "slow.slow" for item in baton.get("/tools")["items"]), timeout=30)
-    descendants = _descendants(baton.pid)
-    assert len(descendants) >= 6, "five processes and a tool server"
+    started = descendants(baton.pid)
+    assert len(started) >= 6, "five processes and a tool server"
     assert baton.stop(signal.SIGINT) == 0
-    wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in descendants), timeout=5)
+    wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in started), timeout=5)
     assert baton.output[-1] == "baton: stopped"
 
 
@@ -97,12 +97,3 @@ def _is_ready(baton: Baton) -> bool:
         return baton.call("GET", "/health/ready").status_code == 200
     except requests.ConnectionError:
         return False
-
-
-def _descendants(pid: int) -> set[int]:
-    children = {
-        int(child)
-        for thread in Path(f"/proc/{pid}/task").iterdir()
-        for child in (thread / "children").read_text().split()
-    }
-    return children.union(*(_descendants(child) for child in children))

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -70,11 +71,11 @@ class Baton:
     def children(self) -> dict[str, int]:
         """The process id of each of Baton's processes, by name."""
         found = {}
-        for entry in Path("/proc").iterdir():
-            if entry.name.isdigit() and _parent(entry) == self.pid:
-                words = (entry / "cmdline").read_bytes().split(b"\0")
-                if len(words) > 2 and words[2].startswith(b"services."):
-                    found[words[2].decode().removeprefix("services.")] = int(entry.name)
+        for pid in descendants(self.pid):
+            with suppress(OSError):
+                title = Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0").decode()
+                if title.startswith("baton "):
+                    found[title.removeprefix("baton ")] = pid
         return found
 
     def log(self, name: str) -> str:
@@ -130,12 +131,14 @@ class Baton:
                 self.output.append(line.rstrip("\n"))
 
 
-def _parent(entry: Path) -> int:
-    """The parent of a process, 0 when it has just gone."""
-    try:
-        return int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-    except OSError:
-        return 0
+def descendants(pid: int) -> set[int]:
+    """The processes that `pid` has started, and those that they have."""
+    found: set[int] = set()
+    with suppress(OSError):
+        for thread in Path(f"/proc/{pid}/task").iterdir():
+            for child in (thread / "children").read_text().split():
+                found |= {int(child)} | descendants(int(child))
+    return found
 
 
 def task(title: str, *steps: Mapping[str, Any], **fields: Any) -> dict[str, Any]:

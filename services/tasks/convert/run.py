@@ -1,9 +1,9 @@
 """Runs and their steps."""
 
-from collections.abc import Sequence
+from dataclasses import replace
 
 import orjson
-from baton.tasks.v1 import run_pb2, run_service_pb2, work_service_pb2
+from baton.tasks.v1 import run_pb2, work_service_pb2
 from google.protobuf.struct_pb2 import Struct
 
 from services.chassis.errors import InvalidArgument, Violation
@@ -55,20 +55,6 @@ def run_message(run: Run) -> run_pb2.Run:
     )
 
 
-def run_page(runs: Sequence[Run], next_cursor: str | None) -> run_service_pb2.ListRunsResponse:
-    """One page of runs."""
-    return run_service_pb2.ListRunsResponse(
-        items=[run_message(run) for run in runs], next_cursor=next_cursor, has_more=next_cursor is not None
-    )
-
-
-def step_page(steps: Sequence[RunStep], next_cursor: str | None) -> run_service_pb2.ListRunStepsResponse:
-    """One page of steps."""
-    return run_service_pb2.ListRunStepsResponse(
-        items=[step_message(step) for step in steps], next_cursor=next_cursor, has_more=next_cursor is not None
-    )
-
-
 def step_message(step: RunStep) -> run_pb2.RunStep:
     """A step as it is answered."""
     return run_pb2.RunStep(
@@ -88,7 +74,8 @@ def step_message(step: RunStep) -> run_pb2.RunStep:
 
 
 def leased_message(leased: LeasedRun) -> work_service_pb2.LeasedRun:
-    """A run as a worker gets it."""
+    """A run as a worker gets it. Of finished steps it has the outputs that later ones can refer to: the saved ones."""
+    saved = {position for position, step in enumerate(leased.payload["pipeline"]) if "save_as" in step}
     return work_service_pb2.LeasedRun(
         lease=work_service_pb2.Lease(
             run_id=leased.lease.run_id, attempt=leased.lease.attempt, token=leased.lease.token
@@ -97,7 +84,7 @@ def leased_message(leased: LeasedRun) -> work_service_pb2.LeasedRun:
         task_id=leased.task_id,
         task=leased.task,
         payload=to_struct(leased.payload),
-        steps=[step_message(step) for step in leased.steps],
+        steps=[step_message(step if step.position in saved else replace(step, output=None)) for step in leased.steps],
         traceparent=leased.traceparent,
         created_at=to_timestamp(leased.created_at),
     )

@@ -1,7 +1,5 @@
 """Tasks."""
 
-from collections.abc import Sequence
-
 from baton.tasks.v1 import task_pb2, task_service_pb2
 
 from services.chassis.structs import from_struct, to_struct
@@ -52,13 +50,6 @@ def task_message(task: Task) -> task_pb2.Task:
         next_fire_at=to_timestamp(task.next_fire_at),
         created_at=to_timestamp(task.created_at),
         updated_at=to_timestamp(task.updated_at),
-    )
-
-
-def task_page(tasks: Sequence[Task], next_cursor: str | None) -> task_service_pb2.ListTasksResponse:
-    """One page of tasks."""
-    return task_service_pb2.ListTasksResponse(
-        items=[task_message(task) for task in tasks], next_cursor=next_cursor, has_more=next_cursor is not None
     )
 
 

@@ -1,7 +1,5 @@
 """Tool servers and tools."""
 
-from collections.abc import Sequence
-
 from baton.tasks.v1 import tool_pb2, tool_service_pb2
 
 from services.chassis.structs import from_struct, to_struct
@@ -37,28 +35,10 @@ def tool_server_message(server: ToolServer) -> tool_pb2.ToolServer:
     )
 
 
-def tool_server_page(
-    servers: Sequence[ToolServer], next_cursor: str | None
-) -> tool_service_pb2.ListToolServersResponse:
-    """One page of tool servers."""
-    return tool_service_pb2.ListToolServersResponse(
-        items=[tool_server_message(server) for server in servers],
-        next_cursor=next_cursor,
-        has_more=next_cursor is not None,
-    )
-
-
 def tool(message: tool_pb2.Tool) -> Tool:
     return Tool(message.address, message.description, from_struct(message.input_schema))
 
 
-def tool_page(tools: Sequence[Tool], next_cursor: str | None) -> tool_service_pb2.ListToolsResponse:
-    """One page of tools."""
-    return tool_service_pb2.ListToolsResponse(
-        items=[
-            tool_pb2.Tool(address=item.address, description=item.description, input_schema=to_struct(item.input_schema))
-            for item in tools
-        ],
-        next_cursor=next_cursor,
-        has_more=next_cursor is not None,
-    )
+def tool_message(tool: Tool) -> tool_pb2.Tool:
+    """A tool as it is answered."""
+    return tool_pb2.Tool(address=tool.address, description=tool.description, input_schema=to_struct(tool.input_schema))

@@ -12,9 +12,8 @@ from sqlalchemy import Connection
 from services.chassis.clock import Clock
 from services.chassis.database import Database
 from services.chassis.errors import InvalidArgument, Violation
-from services.chassis.paging import Cursors, cut, page_limit
+from services.chassis.paging import Cursors, page_limit
 from services.tasks.convert import run as convert
-from services.tasks.convert.ids import to_id
 from services.tasks.errors import RunNotFound
 from services.tasks.models.run import Run, RunStep
 from services.tasks.store import export, history
@@ -31,14 +30,14 @@ class RunServicer(rpc.RunServiceServicer):
         self._cursors = cursors
 
     async def GetRun(self, request: pb.GetRunRequest, context: _Context) -> pb.GetRunResponse:
-        run_id = to_id(request.run_id)
+        run_id = request.run_id
         run = await self._database.read(lambda connection, clock: _existing_run(connection, run_id))
         return pb.GetRunResponse(run=convert.run_message(run))
 
     async def ListRuns(self, request: pb.ListRunsRequest, context: _Context) -> pb.ListRunsResponse:
         position, limit = self._cursors.decode(request), page_limit(request)
         statuses = [convert.run_status(status) for status in request.status]
-        task_ids = [to_id(task_id) for task_id in request.task_id]
+        task_ids = list(request.task_id)
         rows = await self._database.read(
             lambda connection, clock: history.list_runs(
                 connection,
@@ -48,26 +47,28 @@ class RunServicer(rpc.RunServiceServicer):
                 task_ids=task_ids,
             )
         )
-        page, more = cut(rows, limit)
-        return convert.run_page(page, self._cursors.encode(request, [page[-1].id]) if more else None)
+        items, cursor = self._cursors.page(request, rows, convert.run_message, lambda row: row.id)
+        return pb.ListRunsResponse(items=items, next_cursor=cursor, has_more=cursor is not None)
 
     async def ListRunSteps(self, request: pb.ListRunStepsRequest, context: _Context) -> pb.ListRunStepsResponse:
         position, limit = self._cursors.decode(request), page_limit(request)
-        run_id, after_position = to_id(request.run_id), int(position[0]) if position else None
+        run_id, after_position = request.run_id, int(position[0]) if position else None
 
         def steps(connection: Connection, clock: Clock) -> list[RunStep]:
             _existing_run(connection, run_id)
             return history.list_steps(connection, run_id, limit=limit + 1, after_position=after_position)
 
-        page, more = cut(await self._database.read(steps), limit)
-        return convert.step_page(page, self._cursors.encode(request, [page[-1].position]) if more else None)
+        items, cursor = self._cursors.page(
+            request, await self._database.read(steps), convert.step_message, lambda row: row.position
+        )
+        return pb.ListRunStepsResponse(items=items, next_cursor=cursor, has_more=cursor is not None)
 
     async def ExportRuns(
         self, request: pb.ExportRunsRequest, context: _Context
     ) -> AsyncIterator[httpbody_pb2.HttpBody]:
         columns = _known_columns(request.columns) or export.COLUMNS
         statuses = [convert.run_status(status) for status in request.status]
-        task_ids = [to_id(task_id) for task_id in request.task_id]
+        task_ids = list(request.task_id)
         chunks = self._database.stream(
             lambda connection, clock: export.export_runs(
                 connection,

@@ -10,9 +10,8 @@ from services.chassis import telemetry
 from services.chassis.call import caller
 from services.chassis.database import Database
 from services.chassis.idempotency import Idempotency
-from services.chassis.paging import Cursors, cut, page_limit
+from services.chassis.paging import Cursors, page_limit
 from services.tasks.convert import task as convert
-from services.tasks.convert.ids import to_id
 from services.tasks.operations import task as operations
 from services.tasks.store import task as store
 from services.tasks.wakeup import Wakeup
@@ -48,7 +47,7 @@ class TaskServicer(rpc.TaskServiceServicer):
         )
 
     async def GetTask(self, request: pb.GetTaskRequest, context: _Context) -> pb.GetTaskResponse:
-        task_id = to_id(request.task_id)
+        task_id = request.task_id
         task = await self._database.read(lambda connection, clock: operations.get_task(connection, task_id))
         return pb.GetTaskResponse(task=convert.task_message(task))
 
@@ -65,11 +64,11 @@ class TaskServicer(rpc.TaskServiceServicer):
                 kinds=kinds,
             )
         )
-        page, more = cut(rows, limit)
-        return convert.task_page(page, self._cursors.encode(request, [page[-1].id]) if more else None)
+        items, cursor = self._cursors.page(request, rows, convert.task_message, lambda row: row.id)
+        return pb.ListTasksResponse(items=items, next_cursor=cursor, has_more=cursor is not None)
 
     async def RunTaskNow(self, request: pb.RunTaskNowRequest, context: _Context) -> pb.RunTaskNowResponse:
-        task_id, traceparent = to_id(request.task_id), telemetry.traceparent()
+        task_id, traceparent = request.task_id, telemetry.traceparent()
         response = await self._idempotency.once(
             request,
             pb.RunTaskNowResponse,

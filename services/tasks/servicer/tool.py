@@ -8,7 +8,7 @@ from grpc.aio import ServicerContext
 
 from services.chassis.database import Database
 from services.chassis.idempotency import Idempotency
-from services.chassis.paging import Cursors, cut, page_limit
+from services.chassis.paging import Cursors, page_limit
 from services.tasks.convert import tool as convert
 from services.tasks.operations import tool as operations
 from services.tasks.store import tool as store
@@ -45,8 +45,8 @@ class ToolServicer(rpc.ToolServiceServicer):
                 connection, limit=limit + 1, after_name=str(position[0]) if position else None
             )
         )
-        page, more = cut(rows, limit)
-        return convert.tool_server_page(page, self._cursors.encode(request, [page[-1].name]) if more else None)
+        items, cursor = self._cursors.page(request, rows, convert.tool_server_message, lambda row: row.name)
+        return pb.ListToolServersResponse(items=items, next_cursor=cursor, has_more=cursor is not None)
 
     async def ListTools(self, request: pb.ListToolsRequest, context: _Context) -> pb.ListToolsResponse:
         position, limit = self._cursors.decode(request), page_limit(request)
@@ -55,8 +55,8 @@ class ToolServicer(rpc.ToolServiceServicer):
                 connection, limit=limit + 1, after_address=str(position[0]) if position else None
             )
         )
-        page, more = cut(rows, limit)
-        return convert.tool_page(page, self._cursors.encode(request, [page[-1].address]) if more else None)
+        items, cursor = self._cursors.page(request, rows, convert.tool_message, lambda row: row.address)
+        return pb.ListToolsResponse(items=items, next_cursor=cursor, has_more=cursor is not None)
 
     async def ReportTools(self, request: pb.ReportToolsRequest, context: _Context) -> pb.ReportToolsResponse:
         offered = [convert.tool(message) for message in request.tools]

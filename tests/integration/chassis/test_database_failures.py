@@ -1,0 +1,272 @@
+"""Lost races, and databases that are not there."""
+
+import asyncio
+import socket
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Connection, select, text
+
+from services.chassis.clock import Clock
+from services.chassis.database import Database
+from services.chassis.errors import Unavailable
+from tests.integration.chassis import notes
+from tests.integration.chassis.conftest import OpenDatabase
+from tests.support.postgres import Postgres
+from tests.support.waiting import await_until
+
+only_postgres = pytest.mark.parametrize("engine", ["postgres"], indirect=True)
+only_sqlite = pytest.mark.parametrize("engine", ["sqlite"], indirect=True)
+_LOSE = text("DO $$ BEGIN RAISE EXCEPTION 'lost' USING ERRCODE = '40001'; END $$")
+_REPEATABLE_READ = text(
+    "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET default_transaction_isolation TO ''repeatable read''', "
+    "current_database()); END $$"
+)
+
+
+@only_postgres
+async def test_who_loses_a_race_for_a_row_runs_again(database: Database, open_database: OpenDatabase) -> None:
+    def prepare(connection: Connection, clock: Clock) -> None:
+        notes.write(connection, 1, "0")
+        connection.execute(_REPEATABLE_READ)
+
+    await database.transact(prepare)
+    both_read, attempts = threading.Barrier(2), []
+
+    def increment(connection: Connection, clock: Clock) -> None:
+        before = int(connection.execute(select(notes.table.c.text)).scalar_one())
+        attempts.append(before)
+        if before == 0:
+            both_read.wait(5)
+        notes.rewrite(connection, 1, str(before + 1))
+
+    strict = open_database()
+    await asyncio.gather(strict.transact(increment), strict.transact(increment))
+    assert attempts == [0, 0, 1]
+    assert await database.read(notes.read) == {1: "2"}
+
+
+@only_postgres
+async def test_a_deadlock_is_resolved_without_the_callers_noticing(database: Database) -> None:
+    def prepare(connection: Connection, clock: Clock) -> None:
+        notes.write(connection, 1, "")
+        notes.write(connection, 2, "")
+
+    await database.transact(prepare)
+    both_locked, first_try = threading.Barrier(2), {"ada", "bob"}
+
+    def write_both(name: str, *order: int) -> Callable[[Connection, Clock], None]:
+        def rule(connection: Connection, clock: Clock) -> None:
+            notes.rewrite(connection, order[0], name)
+            if name in first_try:
+                first_try.remove(name)
+                both_locked.wait(5)
+            notes.rewrite(connection, order[1], name)
+
+        return rule
+
+    await asyncio.gather(database.transact(write_both("ada", 1, 2)), database.transact(write_both("bob", 2, 1)))
+    assert set((await database.read(notes.read)).values()) in ({"ada"}, {"bob"})
+
+
+@only_postgres
+async def test_a_race_that_is_always_lost_is_given_up(database: Database) -> None:
+    attempts = []
+
+    def lose(connection: Connection, clock: Clock) -> None:
+        attempts.append(1)
+        connection.execute(_LOSE)
+
+    with pytest.raises(Unavailable) as failure:
+        await database.transact(lose)
+    assert failure.value.reason == "DATABASE_BUSY"
+    with pytest.raises(Unavailable):
+        await asyncio.to_thread(database.run, lose)
+    assert len(attempts) == 10
+
+
+@only_postgres
+async def test_a_command_that_loses_a_race_runs_again(database: Database) -> None:
+    attempts = []
+
+    def lose_once(connection: Connection, clock: Clock) -> None:
+        attempts.append(1)
+        if len(attempts) == 1:
+            connection.execute(_LOSE)
+        notes.write(connection, 1, "at last")
+
+    await asyncio.to_thread(database.run, lose_once)
+    assert await database.read(notes.read) == {1: "at last"}
+
+
+@pytest.fixture
+def locked(empty_database_url: str, database: Database) -> Iterator[sqlite3.Connection]:
+    """The writer's lock of the SQLite database, in the hands of somebody else."""
+    path = empty_database_url.removeprefix("sqlite:///")
+    with closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        yield other
+
+
+@only_sqlite
+async def test_a_writer_waits_for_another_process(database: Database, locked: sqlite3.Connection) -> None:
+    writing = asyncio.create_task(database.transact(lambda connection, clock: notes.write(connection, 1, "kept")))
+    done, _ = await asyncio.wait([writing], timeout=0.2)
+    assert not done
+    assert await database.read(notes.read) == {}  # readers need not wait
+    locked.execute("COMMIT")
+    await writing
+    assert await database.read(notes.read) == {1: "kept"}
+
+
+@only_sqlite
+async def test_a_writer_does_not_wait_for_ever(
+    open_database: OpenDatabase, empty_database_url: str, locked: sqlite3.Connection
+) -> None:
+    impatient = open_database(f"{empty_database_url}?timeout=0.2")
+    began = time.monotonic()
+    with pytest.raises(Unavailable) as failure:
+        await impatient.transact(lambda connection, clock: notes.write(connection, 1, "lost"))
+    assert 0.15 < time.monotonic() - began < 2
+    assert failure.value.reason == "DATABASE_BUSY"
+    assert failure.value.retry_after == 1
+    locked.execute("COMMIT")
+    await impatient.transact(lambda connection, clock: notes.write(connection, 1, "kept"))
+    assert await impatient.read(notes.read) == {1: "kept"}
+
+
+@only_sqlite
+async def test_a_file_that_cannot_be_opened_is_unavailable(open_database: OpenDatabase, tmp_path: Path) -> None:
+    database = open_database(f"sqlite:///{tmp_path}/nowhere/database")
+    with pytest.raises(Unavailable):
+        await database.ping()
+    (tmp_path / "nowhere").mkdir()
+    await database.ping()
+
+
+async def test_a_database_that_was_not_migrated_is_not_ready(open_database: OpenDatabase) -> None:
+    database = open_database()
+    await database.ping()
+    with pytest.raises(Unavailable) as failure:
+        await database.read(notes.read)
+    assert failure.value.reason == "DATABASE_UNAVAILABLE"
+
+
+def _nobody() -> str:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return f"postgresql://ada:4711@127.0.0.1:{listener.getsockname()[1]}/kiosk"
+
+
+@only_postgres
+async def test_a_server_that_refuses_is_unavailable_at_once(
+    open_database: OpenDatabase, caplog: pytest.LogCaptureFixture
+) -> None:
+    began = time.monotonic()
+    with pytest.raises(Unavailable) as failure:
+        await open_database(_nobody()).ping()
+    assert time.monotonic() - began < 2
+    assert failure.value.reason == "DATABASE_UNAVAILABLE"
+    assert "127.0.0.1" not in failure.value.message
+    (record,) = caplog.records
+    assert record.message == "database_unavailable"
+    assert "refused" in vars(record)["cause"]
+    assert "4711" not in vars(record)["cause"]
+
+
+@only_postgres
+async def test_a_server_that_says_nothing_is_unavailable_within_seconds(open_database: OpenDatabase) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        began = time.monotonic()
+        with pytest.raises(Unavailable):
+            await open_database(f"postgresql://ada@127.0.0.1:{silent.getsockname()[1]}/kiosk").ping()
+        assert time.monotonic() - began < 5
+
+
+async def _all_connections(database: Database, rule: Callable[[Connection, Clock], Any]) -> list[Any]:
+    """Runs the rule on all four connections at once."""
+    together = threading.Barrier(4)
+
+    def meet(connection: Connection, clock: Clock) -> Any:
+        together.wait(5)
+        return rule(connection, clock)
+
+    return await asyncio.gather(*(database.read(meet) for _ in range(4)))
+
+
+def _backend(connection: Connection, clock: Clock) -> int:
+    pid: int = connection.execute(text("SELECT pg_backend_pid()")).scalar_one()
+    return pid
+
+
+@only_postgres
+async def test_connections_that_the_server_closed_are_replaced_without_anybody_noticing(
+    database: Database, postgres: Postgres
+) -> None:
+    before = await _all_connections(database, _backend)
+    assert len(set(before)) == 4
+    postgres.execute(*(f"SELECT pg_terminate_backend({pid}, 5000)" for pid in before))
+    after = await _all_connections(database, _backend)
+    assert set(after).isdisjoint(before)
+    assert await asyncio.to_thread(database.run, _backend) in after
+    assert [row async for row in database.stream(lambda connection, clock: iter([1, 2]))] == [1, 2]
+
+
+@only_postgres
+async def test_a_stream_survives_that_its_connection_was_closed(database: Database, postgres: Postgres) -> None:
+    postgres.execute(f"SELECT pg_terminate_backend({await database.read(_backend)}, 5000)")
+    assert [row async for row in database.stream(lambda connection, clock: iter([1, 2]))] == [1, 2]
+
+
+@only_postgres
+async def test_work_that_has_begun_is_not_run_twice_when_its_connection_breaks(
+    database: Database, postgres: Postgres
+) -> None:
+    attempts = []
+
+    def break_off(connection: Connection, clock: Clock) -> None:
+        attempts.append(1)
+        notes.write(connection, 1, "lost")
+        postgres.execute(f"SELECT pg_terminate_backend({_backend(connection, clock)}, 5000)")
+        notes.write(connection, 2, "lost")
+
+    with pytest.raises(Unavailable):
+        await database.transact(break_off)
+    assert len(attempts) == 1
+    assert await database.read(notes.read) == {}
+
+
+@only_postgres
+async def test_an_outage_of_the_server_is_survived(database: Database, postgres: Postgres) -> None:
+    await _all_connections(database, _backend)
+
+    async def answers() -> bool:
+        try:
+            await database.ping()
+        except Unavailable:
+            return False
+        return True
+
+    with postgres.stopped():
+        for _ in range(3):
+            assert not await answers()
+    await await_until(answers)
+    await _all_connections(database, _backend)
+
+
+@only_postgres
+async def test_when_all_connections_are_taken_the_next_caller_waits(database: Database) -> None:
+    go_on = threading.Event()
+    working = [asyncio.create_task(database.read(lambda connection, clock: go_on.wait(5))) for _ in range(4)]
+    waiting = asyncio.create_task(database.read(notes.read))
+    done, _ = await asyncio.wait([waiting], timeout=0.1)
+    assert not done
+    go_on.set()
+    assert await waiting == {}
+    await asyncio.gather(*working)

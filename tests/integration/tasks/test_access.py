@@ -1,0 +1,101 @@
+"""Who may call what."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from baton.api.v1 import annotations_pb2
+from baton.tasks.v1 import run_service_pb2, task_service_pb2, tool_service_pb2, work_service_pb2
+from baton.tasks.v1.run_service_pb2 import ExportRunsRequest
+from baton.tasks.v1.run_service_pb2_grpc import RunServiceStub
+from google.protobuf.descriptor import MethodDescriptor
+from google.protobuf.message import Message
+from google.protobuf.message_factory import GetMessageClass
+from grpc.aio import Channel
+
+from services.chassis.errors import PermissionDenied, ServiceError, Unauthenticated
+from tests.integration.tasks.running import Tasks, one_engine
+
+# What each RPC needs; a change of the contract is a change here.
+NEEDED = {
+    "CreateTask": "tasks:write",
+    "GetTask": "tasks:read",
+    "ListTasks": "tasks:read",
+    "RunTaskNow": "tasks:write",
+    "GetRun": "runs:read",
+    "ListRuns": "runs:read",
+    "ListRunSteps": "runs:read",
+    "ExportRuns": "runs:read",
+    "LeaseRuns": "runs:work",
+    "RenewRuns": "runs:work",
+    "ReportRuns": "runs:work",
+    "CreateToolServer": "admin",
+    "ListToolServers": "tools:admin",
+    "ListTools": "tools:read",
+    "ReportTools": "tools:admin",
+}
+
+
+def methods() -> Iterator[MethodDescriptor]:
+    for file in (task_service_pb2, run_service_pb2, work_service_pb2, tool_service_pb2):
+        for service in file.DESCRIPTOR.services_by_name.values():
+            yield from service.methods
+
+
+async def call(channel: Channel, method: MethodDescriptor) -> Any:
+    """Calls a method with an empty request."""
+    path = f"/{method.containing_service.full_name}/{method.name}"
+    request, response = (GetMessageClass(message) for message in (method.input_type, method.output_type))
+    if method.server_streaming:
+        stream = channel.unary_stream(path, Message.SerializeToString, response.FromString)
+        return [message async for message in stream(request())]
+    return await channel.unary_unary(path, Message.SerializeToString, response.FromString)(request())
+
+
+@one_engine
+async def test_each_method_needs_its_scope_and_no_other_one_will_do(tasks: Tasks) -> None:
+    assert {method.name for method in methods()} == set(NEEDED)
+    for method in methods():
+        scope = NEEDED[method.name]
+        with pytest.raises(PermissionDenied) as refused:
+            await call(tasks.channel(set(NEEDED.values()) - {scope, "admin"}), method)
+        assert refused.value.reason == "SCOPE_MISSING", method.name
+        assert refused.value.metadata == {"scope": scope}
+
+
+async def test_the_scope_or_admin_is_enough(tasks: Tasks) -> None:
+    async def answer(method: MethodDescriptor, scope: str) -> str:
+        try:
+            await call(tasks.channel([scope]), method)
+        except ServiceError as error:
+            return error.code.name
+        return "OK"
+
+    for method in methods():
+        for scope in (NEEDED[method.name], "admin"):
+            # It is let in; an empty request may then be found to say too little.
+            assert await answer(method, scope) in ("OK", "INVALID_ARGUMENT"), method.name
+
+
+@one_engine
+async def test_nothing_is_open(tasks: Tasks) -> None:
+    for token, reason in ((None, "TOKEN_MISSING"), ("not a token", "TOKEN_INVALID")):
+        channel = tasks.channel_with(token)
+        for method in methods():
+            with pytest.raises(Unauthenticated) as refused:
+                await call(channel, method)
+            assert refused.value.reason == reason, method.name
+
+
+@one_engine
+async def test_an_export_is_refused_before_its_first_byte(tasks: Tasks) -> None:
+    export = RunServiceStub(tasks.channel(["tasks:read"])).ExportRuns(ExportRunsRequest())
+    with pytest.raises(PermissionDenied):
+        await anext(aiter(export))
+
+
+def test_what_changes_something_is_marked_so() -> None:
+    mutating = {method.name for method in methods() if method.GetOptions().Extensions[annotations_pb2.policy].mutates}
+    assert mutating == {
+        "CreateTask", "RunTaskNow", "LeaseRuns", "RenewRuns", "ReportRuns", "CreateToolServer", "ReportTools",
+    }  # fmt: skip

@@ -1,0 +1,144 @@
+"""Leasing runs, and keeping the leases."""
+
+import asyncio
+from datetime import UTC, timedelta
+from typing import Any
+
+import pytest
+from baton.tasks.v1 import run_pb2
+from baton.tasks.v1.work_service_pb2 import Lease, LeaseRunsRequest, RenewRunsRequest
+
+from services.chassis.errors import InvalidArgument
+from services.chassis.ids import new_id
+from services.chassis.structs import to_struct
+from tests.integration.tasks.running import NO_TRACE, Tasks, one_engine
+
+LEASE = timedelta(seconds=30)
+
+
+async def renew(tasks: Tasks, *leases: Lease) -> list[Any]:
+    """Renews leases; answers their new ends, None for the lost ones."""
+    response = await tasks.work.RenewRuns(RenewRunsRequest(leases=leases))
+    assert [item.run_id for item in response.leases] == [lease.run_id for lease in leases]
+    return [item.expires_at.ToDatetime(UTC) if item.HasField("expires_at") else None for item in response.leases]
+
+
+async def test_a_leased_run_brings_what_its_worker_needs(tasks: Tasks) -> None:
+    payload = {"pipeline": [{"uses": "echo.test"}], "params": {"a": 1}}
+    task = await tasks.create(title="t" * 70, payload=payload)
+    (run_id,) = await tasks.queue_runs(task.id, 1)
+    (leased,) = await tasks.lease()
+    assert (leased.lease.run_id, leased.lease.attempt) == (run_id, 1)
+    assert (leased.task_id, leased.task, leased.traceparent) == (task.id, "t" * 64, NO_TRACE)
+    assert leased.payload == to_struct(payload)
+    assert not leased.steps
+    assert leased.expires_at.ToDatetime(UTC) == tasks.clock.now() + LEASE
+    run = await tasks.run(run_id)
+    assert (run.status, run.attempt) == (run_pb2.RUN_STATUS_RUNNING, 1)
+    assert run.started_at.ToDatetime(UTC) == tasks.clock.now()
+    assert run.trace_id == NO_TRACE[3:35]
+
+
+async def test_the_most_urgent_runs_come_first(tasks: Tasks) -> None:
+    task = await tasks.create()
+    now = tasks.clock.now()
+    expected = []
+    for priority in (9, 5, 1):
+        for minutes in (0, 20, 10):
+            due_at = now - timedelta(minutes=minutes)
+            (run_id,) = await tasks.queue_runs(task.id, 1, priority=priority, due_at=due_at)
+            expected.append((priority, due_at, run_id))
+    in_order = [run_id for _, _, run_id in sorted(expected)]
+    first, rest = await tasks.lease(limit=4), await tasks.lease(limit=100)
+    assert [run.lease.run_id for run in first + rest] == in_order
+
+
+async def test_a_run_is_not_leased_before_it_is_due(tasks: Tasks) -> None:
+    task = await tasks.create()
+    await tasks.queue_runs(task.id, 1, due_at=tasks.clock.now() + timedelta(seconds=10), priority=1)
+    await tasks.queue_runs(task.id, 1, priority=9)
+    assert [run.lease.attempt for run in await tasks.lease(limit=5)] == [1]
+    tasks.clock.advance(seconds=9.999)
+    assert await tasks.lease() == []
+    tasks.clock.advance(seconds=0.001)
+    assert len(await tasks.lease()) == 1
+
+
+async def test_one_run_is_leased_when_nothing_else_is_said(tasks: Tasks) -> None:
+    task = await tasks.create()
+    await tasks.queue_runs(task.id, 2)
+    response = await tasks.work.LeaseRuns(LeaseRunsRequest(worker_id=new_id()))
+    assert len(response.runs) == 1
+
+
+async def test_racing_claimers_never_get_the_same_run(tasks: Tasks) -> None:
+    task = await tasks.create()
+    ids = await tasks.queue_runs(task.id, 100)
+
+    async def claimer() -> list[str]:
+        taken = []
+        while leased := await tasks.lease(limit=7):
+            taken += [run.lease.run_id for run in leased]
+        return taken
+
+    taken = await asyncio.gather(*(claimer() for _ in range(8)))
+    # On PostgreSQL a claimer may find all that is left locked by others and go home early; nothing is left behind.
+    left = [run.lease.run_id for run in await tasks.lease(limit=100)]
+    assert sorted(sum(taken, left)) == sorted(ids)
+
+
+async def test_a_renewed_lease_lasts_another_thirty_seconds(tasks: Tasks) -> None:
+    task = await tasks.create()
+    await tasks.queue_runs(task.id, 1)
+    (leased,) = await tasks.lease()
+    tasks.clock.advance(seconds=20)
+    assert await renew(tasks, leased.lease) == [tasks.clock.now() + LEASE]
+    # Past the first end of the lease, but not past the second.
+    tasks.clock.advance(seconds=20)
+    await tasks.service.reaper.step()
+    assert await tasks.finish(leased.lease)
+
+
+async def test_lost_leases_do_not_keep_the_others_from_being_renewed(tasks: Tasks) -> None:
+    task = await tasks.create()
+    await tasks.queue_runs(task.id, 2)
+    held, ended = [run.lease for run in await tasks.lease(limit=2)]
+    await tasks.finish(ended)
+    other_token = Lease(run_id=held.run_id, attempt=1, token=new_id())
+    other_attempt = Lease(run_id=held.run_id, attempt=2, token=held.token)
+    unknown = Lease(run_id=new_id(), attempt=1, token=held.token)
+    tasks.clock.advance(seconds=1)
+    expires_at = tasks.clock.now() + LEASE
+    for order in (1, -1):
+        leases = [ended, other_token, held, other_attempt, unknown][::order]
+        assert await renew(tasks, *leases) == [expires_at if lease is held else None for lease in leases]
+
+
+async def test_a_lease_in_capitals_is_held_as_well(tasks: Tasks) -> None:
+    task = await tasks.create()
+    await tasks.queue_runs(task.id, 1)
+    (leased,) = await tasks.lease()
+    lease = Lease(run_id=leased.lease.run_id.upper(), attempt=1, token=leased.lease.token.upper())
+    response = await tasks.work.RenewRuns(RenewRunsRequest(leases=[lease]))
+    assert response.leases[0].HasField("expires_at")
+    assert await tasks.finish(lease)
+
+
+@one_engine
+@pytest.mark.parametrize(
+    ("request_message", "field"),
+    [
+        (LeaseRunsRequest(), "worker_id"),
+        (LeaseRunsRequest(worker_id=new_id(), limit=0), "limit"),
+        (LeaseRunsRequest(worker_id=new_id(), limit=101), "limit"),
+        (LeaseRunsRequest(worker_id=new_id(), wait_seconds=31), "wait_seconds"),
+        (RenewRunsRequest(), "leases"),
+        (RenewRunsRequest(leases=[Lease(run_id=new_id(), attempt=0, token=new_id())]), "leases[0].attempt"),
+        (RenewRunsRequest(leases=[Lease(run_id=new_id(), attempt=1, token="7")]), "leases[0].token"),
+    ],
+)
+async def test_a_bad_field_is_named(tasks: Tasks, request_message: Any, field: str) -> None:
+    call = tasks.work.LeaseRuns if isinstance(request_message, LeaseRunsRequest) else tasks.work.RenewRuns
+    with pytest.raises(InvalidArgument) as refused:
+        await call(request_message)
+    assert [violation.field for violation in refused.value.violations] == [field]

@@ -1,0 +1,229 @@
+"""Messages to models and back."""
+
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any
+
+import pytest
+from baton.tasks.v1 import run_pb2, task_pb2, task_service_pb2, tool_pb2, tool_service_pb2, work_service_pb2
+
+from services.chassis.errors import InvalidArgument
+from services.chassis.structs import to_struct, to_value
+from services.tasks.convert import run as run_convert
+from services.tasks.convert import task as task_convert
+from services.tasks.convert import tool as tool_convert
+from services.tasks.convert.enums import from_enum, to_enum
+from services.tasks.models.run import (
+    ErrorClass,
+    Failed,
+    LeasedRun,
+    Released,
+    Run,
+    RunError,
+    RunReport,
+    RunStatus,
+    RunStep,
+    StepStatus,
+    Succeeded,
+)
+from services.tasks.models.run import Lease as LeaseModel
+from services.tasks.models.task import NewTask, ScheduleKind, Task, TaskStatus
+from services.tasks.models.tool import Tool, ToolServer, ToolTransport
+
+ENUMS: list[tuple[type[StrEnum], Any]] = [
+    (ScheduleKind, task_pb2.ScheduleKind),
+    (TaskStatus, task_pb2.TaskStatus),
+    (RunStatus, run_pb2.RunStatus),
+    (StepStatus, run_pb2.StepStatus),
+    (ErrorClass, run_pb2.ErrorClass),
+    (ToolTransport, tool_pb2.ToolTransport),
+]
+AT = datetime(2026, 5, 12, 10, 15, 30, 123456, tzinfo=UTC)
+RUN_ID, TASK_ID, TOKEN = (f"01900000-0000-7000-8000-00000000000{n}" for n in "abc")
+
+
+@pytest.mark.parametrize(("members", "wire"), ENUMS)
+def test_every_member_goes_there_and_back(members: type[StrEnum], wire: Any) -> None:
+    for member in members:
+        assert from_enum(members, wire, to_enum(member, wire)) is member
+
+
+@pytest.mark.parametrize(("members", "wire"), ENUMS)
+def test_the_contract_and_the_models_have_the_same_members(members: type[StrEnum], wire: Any) -> None:
+    assert {to_enum(member, wire) for member in members} == {number for number in wire.values() if number}
+
+
+def step(**changes: Any) -> RunStep:
+    fields: dict[str, Any] = {
+        "position": 0, "id": "clock", "uses": "time.now", "status": StepStatus.SUCCEEDED, "attempt": 1,
+        "input_digest": "ab" * 32, "output": {"hour": 10, "zones": ["UTC", None], "exact": 0.5}, "error": None,
+        "started_at": AT, "finished_at": AT, "duration_ms": 12, "span_id": "cd" * 8,
+    }  # fmt: skip
+    return RunStep(**fields | changes)
+
+
+def reported(step: RunStep) -> RunStep:
+    """A step as it comes out of a report that it was put in."""
+    lease = work_service_pb2.Lease(run_id=RUN_ID, attempt=1, token=TOKEN)
+    message = work_service_pb2.RunReport(lease=lease, steps=[run_convert.step_message(step)])
+    (read,) = run_convert.report(message, "reports[0]").steps
+    return read
+
+
+ERROR = RunError(ErrorClass.TOOL_TIMEOUT, "no answer in 30 s", True, "clock")
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        step(),
+        step(status=StepStatus.FAILED, output=None, error=ERROR),
+        step(status=StepStatus.SKIPPED, output=None, input_digest=""),
+        step(output="text"),
+        step(output=[]),
+        step(output=False),
+        step(output=0),
+    ],
+)
+def test_a_step_goes_there_and_back(given: RunStep) -> None:
+    assert reported(given) == given
+
+
+def test_a_tool_that_answered_null_did_answer() -> None:
+    message = run_convert.step_message(step(output=None))
+    assert message.output == to_value(None)
+    assert message.HasField("output")
+    assert not run_convert.step_message(step(status=StepStatus.SKIPPED, output=None)).HasField("output")
+
+
+def report(**outcome: Any) -> RunReport:
+    lease = work_service_pb2.Lease(run_id=RUN_ID, attempt=1, token=TOKEN)
+    return run_convert.report(work_service_pb2.RunReport(lease=lease, **outcome), "reports[3]")
+
+
+def test_every_outcome_is_read() -> None:
+    error = run_pb2.RunError(
+        **{"class": run_pb2.ERROR_CLASS_TOOL_TIMEOUT}, message="no answer in 30 s", retryable=True, step_id="clock"
+    )
+    output = to_struct({"a": 1})
+    assert report().outcome is None
+    assert report(succeeded=work_service_pb2.RunSucceeded(output=output)).outcome == Succeeded({"a": 1})
+    assert report(succeeded=work_service_pb2.RunSucceeded()).outcome == Succeeded({})
+    assert report(failed=work_service_pb2.RunFailed(error=error, output=output)).outcome == Failed(ERROR, {"a": 1})
+    assert report(released=work_service_pb2.RunReleased()).outcome == Released()
+
+
+@pytest.mark.parametrize("outcome", ["succeeded", "failed"])
+def test_an_output_may_be_64_kib_and_no_more(outcome: str) -> None:
+    # {"text":"..."} is eleven characters around the text.
+    fitting, too_large = (to_struct({"text": "x" * (64 * 1024 - 11 + more)}) for more in (0, 1))
+    message = {"succeeded": work_service_pb2.RunSucceeded, "failed": work_service_pb2.RunFailed}[outcome]
+    extra = {"error": run_pb2.RunError(**{"class": run_pb2.ERROR_CLASS_TOOL})} if outcome == "failed" else {}
+    report(**{outcome: message(output=fitting, **extra)})
+    with pytest.raises(InvalidArgument) as refused:
+        report(**{outcome: message(output=too_large, **extra)})
+    (violation,) = refused.value.violations
+    assert violation.field == f"reports[3].{outcome}.output"
+    assert "65537 bytes" in violation.description
+
+
+def test_a_lease_in_capitals_is_the_same_one() -> None:
+    lease = work_service_pb2.Lease(run_id=RUN_ID.upper(), attempt=2, token=TOKEN.upper())
+    assert run_convert.lease(lease) == LeaseModel(RUN_ID, 2, TOKEN)
+
+
+def run(**changes: Any) -> Run:
+    fields: dict[str, Any] = {
+        "id": RUN_ID, "task_id": TASK_ID, "task": "briefing", "status": RunStatus.QUEUED, "priority": 5, "due_at": AT,
+        "started_at": None, "finished_at": None, "duration_ms": None, "attempt": 0, "inputs": None, "output": None,
+        "error": None, "traceparent": "00-" + "ab" * 16 + "-" + "cd" * 8 + "-01", "created_at": AT, "updated_at": AT,
+    }  # fmt: skip
+    return Run(**fields | changes)
+
+
+def test_a_trace_id_is_the_middle_of_its_traceparent() -> None:
+    assert run().trace_id == "ab" * 16
+    assert run(traceparent="").trace_id == ""
+
+
+def test_what_a_run_does_not_have_is_absent() -> None:
+    message = run_convert.run_message(run())
+    for field in ("started_at", "finished_at", "duration_ms", "inputs", "output", "error"):
+        assert not message.HasField(field), field
+
+
+def test_a_run_is_told_whole() -> None:
+    given = run(
+        status=RunStatus.FAILED, started_at=AT, finished_at=AT, duration_ms=0, attempt=2, inputs={}, output={"a": [1]},
+        error=ERROR,
+    )  # fmt: skip
+    message = run_convert.run_message(given)
+    assert message.status == run_pb2.RUN_STATUS_FAILED
+    assert message.due_at.ToDatetime(UTC) == AT
+    assert (message.HasField("duration_ms"), message.duration_ms, message.attempt) == (True, 0, 2)
+    assert (message.HasField("inputs"), message.output) == (True, to_struct({"a": [1]}))
+    assert getattr(message.error, "class") == run_pb2.ERROR_CLASS_TOOL_TIMEOUT
+    assert (message.error.message, message.error.retryable, message.error.step_id) == (
+        "no answer in 30 s",
+        True,
+        "clock",
+    )
+    assert message.trace_id == "ab" * 16
+
+
+def test_a_leased_run_brings_its_lease_and_its_steps() -> None:
+    leased = LeasedRun(LeaseModel(RUN_ID, 2, TOKEN), AT, TASK_ID, "briefing", {"pipeline": []}, [step()], "00-a", AT)
+    message = run_convert.leased_message(leased)
+    assert run_convert.lease(message.lease) == leased.lease
+    assert message.payload == to_struct({"pipeline": []})
+    assert [item.id for item in message.steps] == ["clock"]
+    assert (message.traceparent, message.expires_at.ToDatetime(UTC)) == ("00-a", AT)
+
+
+def new_task(default_timezone: str = "UTC", **fields: Any) -> NewTask:
+    request = task_service_pb2.CreateTaskRequest(schedule_kind=task_pb2.SCHEDULE_KIND_MANUAL, **fields)
+    return task_convert.new_task(request, default_timezone)
+
+
+def test_a_task_to_create_gets_its_defaults() -> None:
+    new = new_task("Europe/Chisinau")
+    assert (new.priority, new.timezone, new.created_by) == (5, "Europe/Chisinau", "")
+    given = new_task("Asia/Tokyo", priority=1, timezone="UTC", created_by=RUN_ID.upper())
+    assert (given.priority, given.timezone, given.created_by) == (1, "UTC", RUN_ID)
+
+
+def test_whole_numbers_in_a_payload_stay_whole() -> None:
+    payload = to_struct({"params": {"count": 3, "ratio": 0.5, "on": True, "none": None}})
+    params = new_task(payload=payload).payload["params"]
+    assert [type(params[name]) for name in ("count", "ratio", "on", "none")] == [int, float, bool, type(None)]
+
+
+def test_a_task_is_told_whole() -> None:
+    payload = {"pipeline": [], "params": {"a": 1}}
+    task = Task(
+        RUN_ID, "title", "why", ScheduleKind.CRON, "@daily", "UTC", payload, 2, TASK_ID, TaskStatus.PAUSED, None, AT, AT
+    )  # fmt: skip
+    message = task_convert.task_message(task)
+    assert message == task_pb2.Task(
+        id=RUN_ID, title="title", description="why", schedule_kind=task_pb2.SCHEDULE_KIND_CRON, schedule_expr="@daily",
+        timezone="UTC", payload=to_struct(payload), priority=2, created_by=TASK_ID,
+        status=task_pb2.TASK_STATUS_PAUSED, created_at=message.created_at, updated_at=message.updated_at,
+    )  # fmt: skip
+    assert not message.HasField("next_fire_at")
+
+
+def test_tools_and_their_servers_go_there_and_back() -> None:
+    request = tool_service_pb2.CreateToolServerRequest(
+        name="time", transport=tool_pb2.TOOL_TRANSPORT_STDIO, command=["/bin/time", "-s"], env={"TZ": "UTC"}
+    )
+    new = tool_convert.new_tool_server(request)
+    assert (new.command, new.env, new.timeout_seconds) == (["/bin/time", "-s"], {"TZ": "UTC"}, 30)
+    message = tool_convert.tool_server_message(ToolServer(**vars(new), created_at=AT))
+    assert (message.name, message.transport, dict(message.env)) == (
+        "time",
+        tool_pb2.TOOL_TRANSPORT_STDIO,
+        {"TZ": "UTC"},
+    )
+    tool = Tool("time.now", "Tells the time.", {"type": "object", "properties": {"zone": {"type": "string"}}})
+    told = tool_convert.tool_message(tool)
+    assert tool_convert.tool(told) == tool
