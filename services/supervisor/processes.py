@@ -113,10 +113,11 @@ def _become(program: Program) -> None:
     # In a session of its own, so that Ctrl-C reaches only the supervisor, which stops all in order.
     os.setsid()
     _die_with_parent()
+    # Before the environment changes: the title is written over where its first one lay.
+    setproctitle(f"baton {program.name}")
     os.environ.clear()
     os.environ.update(program.environment)
     _redirect(program.log)
-    setproctitle(f"baton {program.name}")
     module = f"services.{program.name}"
     sys.argv = [module]
     runpy.run_module(module, run_name="__main__", alter_sys=True)

@@ -8,6 +8,7 @@ import pytest
 
 from tests.support import databases
 from tests.support.baton import Baton
+from tests.support.waiting import wait_until
 
 StartBaton = Callable[..., Baton]
 
@@ -21,8 +22,14 @@ def baton(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
             server = request.getfixturevalue("postgres")
             environment["DATABASE_URL"] = stack.enter_context(databases.postgres_database(server))
         started = Baton(tmp_path_factory.mktemp("baton") / "home", **environment).start()
+        # Until the worker has told what the demo's servers offer, any tool of theirs would be accepted.
+        wait_until(lambda: {"time", "git"} <= _servers(started), timeout=60)
         yield started
         assert started.stop() == 0
+
+
+def _servers(baton: Baton) -> set[str]:
+    return {tool["address"].partition(".")[0] for tool in baton.get("/tools?limit=200")["items"]}
 
 
 @pytest.fixture

@@ -39,7 +39,8 @@ def test_a_run_whose_worker_is_killed_is_rescued_and_finishes(baton: Baton) -> N
 
     os.kill(baton.children()["worker"], signal.SIGKILL)
 
-    assert baton.get(f"/runs/{run_id}")["status"] == "running"
+    interrupted = baton.get(f"/runs/{run_id}")
+    assert interrupted["status"] == "running", interrupted
     wait_until(lambda: baton.get(f"/runs/{run_id}")["attempt"] == 2, timeout=LEASE_AND_RESCUE_SECONDS)
     run = baton.finished(run_id, timeout=60)
     assert (run["status"], run["attempt"]) == ("succeeded", 2)

@@ -1,7 +1,5 @@
 """Runs and their steps."""
 
-from dataclasses import replace
-
 import orjson
 from baton.tasks.v1 import run_pb2, work_service_pb2
 from google.protobuf.struct_pb2 import Struct
@@ -84,10 +82,17 @@ def leased_message(leased: LeasedRun) -> work_service_pb2.LeasedRun:
         task_id=leased.task_id,
         task=leased.task,
         payload=to_struct(leased.payload),
-        steps=[step_message(step if step.position in saved else replace(step, output=None)) for step in leased.steps],
+        steps=[_done_step(step, with_output=step.position in saved) for step in leased.steps],
         traceparent=leased.traceparent,
         created_at=to_timestamp(leased.created_at),
     )
+
+
+def _done_step(step: RunStep, *, with_output: bool) -> run_pb2.RunStep:
+    message = step_message(step)
+    if not with_output:
+        message.ClearField("output")
+    return message
 
 
 def lease(message: work_service_pb2.Lease) -> Lease:

@@ -7,6 +7,7 @@ from baton.tasks.v1 import run_pb2
 from baton.tasks.v1.run_service_pb2 import ListRunStepsRequest
 from baton.tasks.v1.work_service_pb2 import RenewRunsRequest, RunReport
 
+from services.chassis.structs import to_struct
 from services.tasks.store import tables
 from tests.integration.tasks.running import Tasks
 from tests.integration.tasks.work import PROMPTLY, failed_step, step, waiting_workers
@@ -53,17 +54,20 @@ async def test_a_worker_that_lost_its_run_can_write_nothing_more(tasks: Tasks) -
 
 
 async def test_the_next_worker_gets_the_steps_that_are_done_and_adds_its_own(tasks: Tasks) -> None:
-    task = await tasks.create()
+    echo = {"uses": "echo.test"}
+    task = await tasks.create(payload=to_struct({"pipeline": [echo | {"save_as": "kept"}, echo, echo]}))
     run_id = await tasks.run_now(task.id)
     (first,) = await tasks.lease()
-    await tasks.report(RunReport(lease=first.lease, steps=[step(0), failed_step(1)]))
+    await tasks.report(RunReport(lease=first.lease, steps=[step(0), step(1), failed_step(2)]))
     await expire(tasks)
     (second,) = await tasks.lease()
-    assert list(second.steps) == [step(0), failed_step(1)]
+    unsaved = step(1)
+    unsaved.ClearField("output")
+    assert list(second.steps) == [step(0), unsaved, failed_step(2)]
     done_again = [step(position, attempt=2, duration_ms=99) for position in range(3)]
     assert await tasks.report(RunReport(lease=second.lease, steps=done_again, succeeded={})) == [True]
     steps = (await tasks.runs.ListRunSteps(ListRunStepsRequest(run_id=run_id))).items
-    assert list(steps) == [step(0), *done_again[1:]]
+    assert list(steps) == [step(0), step(1), done_again[2]]
 
 
 async def test_a_run_that_three_workers_died_of_is_ended(tasks: Tasks) -> None:
