@@ -4,6 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 PROTOS := $(shell find protos -name '*.proto') protos/compile.py
 
+# Everything that is fetched stays in the checkout; nothing of it is needed in anybody's home.
+export UV_CACHE_DIR ?= $(CURDIR)/.cache/uv
+export PIP_CACHE_DIR ?= $(CURDIR)/.cache/pip
+
 .PHONY: run test check protos lock migrate clean
 .DEFAULT_GOAL := help
 
@@ -34,7 +38,7 @@ lock: $(VENV)/.run ## write the lock files anew
 	UV=$(BIN)/uv sh requirements/lock.sh
 
 clean: ## remove what was built; the home stays
-	rm -rf $(VENV) gen .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .cache gen .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 $(BIN)/uv: requirements/bootstrap.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Baton needs Python 3.11 or newer, and this is " + sys.version.split()[0])'

@@ -1,8 +1,10 @@
 """What an empty home shows first: two tool servers, one task that uses them, and a real run of it."""
 
 import json
+import shutil
 import subprocess
 import sys
+import urllib.error
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -27,8 +29,11 @@ def load(url: str, token: str, home: Path) -> None:
                 "Idempotency-Key": f"demo-{key}",
             },
         )
-        with urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS) as response:  # noqa: S310
-            return json.load(response)
+        try:
+            with urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS) as response:  # noqa: S310
+                return json.load(response)
+        except urllib.error.HTTPError as refused:
+            raise OSError(f"POST {path}: {refused.read().decode(errors='replace')}") from None
 
     repository = _repository(home)
     programs = Path(sys.executable).parent
@@ -83,15 +88,23 @@ def _stdio(name: str, command: list[str]) -> dict[str, Any]:
 def _repository(home: Path) -> Path:
     """A repository in the home: a clone of Baton's checkout, whose tools can then do no harm, or one of its own."""
     repository = home / "demo-repository"
-    if repository.exists():
-        return repository
-    if (_ROOT / ".git").exists():
-        _git("clone", "--quiet", "--no-hardlinks", str(_ROOT), str(repository))
-    else:
-        identity = ("-c", "user.name=Baton", "-c", "user.email=baton@localhost")
-        _git("init", "--quiet", str(repository))
-        _git("-C", str(repository), *identity, "commit", "--quiet", "--allow-empty", "--message", "Begin")
+    if not repository.exists():
+        unfinished = home / "demo-repository.unfinished"
+        shutil.rmtree(unfinished, ignore_errors=True)
+        try:
+            _git("clone", "--quiet", "--no-hardlinks", str(_ROOT), str(unfinished))
+        except subprocess.SubprocessError:
+            # No checkout, or one that git does not trust because it is somebody else's.
+            shutil.rmtree(unfinished, ignore_errors=True)
+            _begin_repository(unfinished)
+        unfinished.rename(repository)
     return repository
+
+
+def _begin_repository(path: Path) -> None:
+    identity = ("-c", "user.name=Baton", "-c", "user.email=baton@localhost")
+    _git("init", "--quiet", str(path))
+    _git("-C", str(path), *identity, "commit", "--quiet", "--allow-empty", "--message", "Begin")
 
 
 def _git(*arguments: str) -> None:

@@ -35,6 +35,8 @@ class Program:
     name: str
     environment: Mapping[str, str]
     log: Path
+    grace_seconds: float
+    """How long it may take to stop by itself."""
 
 
 def prepare() -> None:
@@ -57,16 +59,16 @@ class Child:
         """Starts the program and goes on watching it."""
         self._watch = asyncio.create_task(self._keep_running())
 
-    async def stop(self, grace_seconds: float) -> None:
+    async def stop(self) -> None:
         """SIGTERM, and SIGKILL for what is still there after the grace period."""
         self._stopping.set()
         if self._watch is None:
             return
         if self._process is not None:
             self._process.terminate()
-        done, _ = await asyncio.wait({self._watch}, timeout=grace_seconds)
+        done, _ = await asyncio.wait({self._watch}, timeout=self.program.grace_seconds)
         if not done and self._process is not None:
-            self._say(f"{self.program.name} did not stop within {grace_seconds:g} s and was killed")
+            self._say(f"{self.program.name} did not stop within {self.program.grace_seconds:g} s and was killed")
             self._process.kill()
         await self._watch
 
@@ -74,12 +76,15 @@ class Child:
         pause = _FIRST_RESTART_SECONDS
         while not self._stopping.is_set():
             started = time.monotonic()
-            code = await self._run_once()
+            try:
+                ending = _ending(await self._run_once())
+            except (OSError, EOFError) as error:
+                ending = f"could not be started ({error})"
             if self._stopping.is_set():
                 return
             if time.monotonic() - started > _STEADY_SECONDS:
                 pause = _FIRST_RESTART_SECONDS
-            self._say(f"{self.program.name} {_ending(code)}; it is restarted, see {self.program.log}")
+            self._say(f"{self.program.name} {ending}; it is restarted, see {self.program.log}")
             await self._rest(pause)
             pause = min(pause * 2, _LAST_RESTART_SECONDS)
 
@@ -91,9 +96,10 @@ class Child:
             pass
 
     async def _run_once(self) -> int:
-        self._process = process = _context.Process(target=_become, args=(self.program,))
+        process = _context.Process(target=_become, args=(self.program,))
         # The first one waits until the imports are done.
         await asyncio.to_thread(process.start)
+        self._process = process
         if self._stopping.is_set():
             process.terminate()
         ended = asyncio.Event()

@@ -3,13 +3,15 @@
 import os
 from collections.abc import Mapping
 
+from services.supervisor.config import Settings
 from services.supervisor.home import Home
 from services.supervisor.processes import Program
 
+_GRACE_SECONDS = 15.0
 CONTEXTS = ("sessions", "tasks", "workflows")
 # Passed on from the supervisor's own environment, beside everything that begins with one of the prefixes.
 _PASSED = ("PATH", "HOME", "LANG", "TZ", "TMPDIR", "IDEMPOTENCY_TTL_SECONDS")
-_PASSED_PREFIXES = ("OTEL_", "PYTHON", "LC_")
+_PASSED_PREFIXES = ("OTEL_", "PYTHON", "LC_", "BATON_GATEWAY_")
 _PASSED_SETTINGS = (
     "BATON_LOG_LEVEL",
     "BATON_DEFAULT_TIMEZONE",
@@ -19,28 +21,32 @@ _PASSED_SETTINGS = (
 )
 
 
-def programs(home: Home, addresses: Mapping[str, str], database_urls: Mapping[str, str], port: int) -> list[Program]:
+def programs(
+    home: Home, addresses: Mapping[str, str], database_urls: Mapping[str, str], settings: Settings
+) -> list[Program]:
     """All processes, the services first, those who call them behind."""
     inherited = {
         name: value
         for name, value in os.environ.items()
         if name in _PASSED or name in _PASSED_SETTINGS or name.startswith(_PASSED_PREFIXES)
     }
-    keys = {
-        "BATON_JWKS_FILE": str(home.jwks),
-        "BATON_SIGNING_KEY_FILE": str(home.signing_key),
-        "BATON_CURSOR_KEY_FILE": str(home.cursor_key),
-    }
+    keys = {"BATON_JWKS_FILE": str(home.jwks), "BATON_CURSOR_KEY_FILE": str(home.cursor_key)}
 
-    def program(name: str, environment: dict[str, str]) -> Program:
-        return Program(name, inherited | environment, home.logs / f"{name}.log")
+    def program(name: str, environment: dict[str, str], grace_seconds: float = _GRACE_SECONDS) -> Program:
+        return Program(name, inherited | environment, home.logs / f"{name}.log", grace_seconds)
 
+    own_keys = {"sessions": {"BATON_SIGNING_KEY_FILE": str(home.signing_key)}}
     contexts = [
-        program(name, keys | {"BATON_LISTEN": addresses[name], "BATON_DATABASE_URL": database_urls[name]})
+        program(
+            name,
+            {"BATON_LISTEN": addresses[name], "BATON_DATABASE_URL": database_urls[name]}
+            | keys
+            | own_keys.get(name, {}),
+        )
         for name in CONTEXTS
     ]
     gateway = {
-        "BATON_PORT": str(port),
+        "BATON_PORT": str(settings.port),
         "BATON_AUTH_ADDRESS": addresses["sessions"],
         "BATON_BACKENDS": ",".join(f"baton.{name}.v1={addresses[name]}" for name in CONTEXTS),
     }
@@ -49,4 +55,6 @@ def programs(home: Home, addresses: Mapping[str, str], database_urls: Mapping[st
         "BATON_SESSIONS_ADDRESS": addresses["sessions"],
         "BATON_WORKER_TOKEN_FILE": str(home.worker_token),
     }
-    return [*contexts, program("gateway", gateway), program("worker", worker)]
+    # The worker lets runs finish, gives back what is left, and closes its tool servers.
+    worker_grace = settings.worker_grace_seconds + _GRACE_SECONDS
+    return [*contexts, program("gateway", gateway), program("worker", worker, worker_grace)]

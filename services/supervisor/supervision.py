@@ -21,7 +21,6 @@ from services.supervisor.processes import Child
 from services.supervisor.programs import CONTEXTS, programs
 
 _READY_TIMEOUT_SECONDS = 60.0
-_GRACE_SECONDS = 30.0
 
 
 def say(line: str) -> None:
@@ -38,7 +37,7 @@ async def supervise(settings: Settings) -> None:
     home.prepare(demo=settings.demo)
     database_urls = _set_up_databases(settings, home)
     addresses = dict(zip(CONTEXTS, ports.free_addresses(len(CONTEXTS)), strict=True))
-    children = [Child(program, say) for program in programs(home, addresses, database_urls, settings.port)]
+    children = [Child(program, say) for program in programs(home, addresses, database_urls, settings)]
     stop = asyncio.create_task(stop_signal())
     for child in children:
         child.start()
@@ -48,7 +47,7 @@ async def supervise(settings: Settings) -> None:
         say("stopping")
         # First those who call, then those who are called: nothing in progress loses its other side.
         for group in (children[len(CONTEXTS) :], children[: len(CONTEXTS)]):
-            await asyncio.gather(*(child.stop(_GRACE_SECONDS) for child in group))
+            await asyncio.gather(*(child.stop() for child in group))
         say("stopped")
 
 
@@ -73,7 +72,7 @@ async def _become_ready(url: str, home: Home) -> None:
 async def _load_demo(url: str, home: Home) -> None:
     try:
         await asyncio.to_thread(demo.load, url, home.admin_token.read_text().strip(), home.path)
-    except (OSError, subprocess.CalledProcessError) as error:
+    except (OSError, subprocess.SubprocessError, ValueError) as error:
         say(f"the demo could not be loaded, the next start tries again: {error}")
     else:
         home.demo_due.unlink()
