@@ -64,7 +64,8 @@ class Database:
         """Runs `work` in one transaction and commits it.
 
         A serialization failure or deadlock runs it again, up to five times in all. Raises Unavailable when the
-        database cannot be reached, DeadlineExceeded when a statement outlives the current call or, without one, 30 s.
+        database cannot be reached. On PostgreSQL, raises DeadlineExceeded when a statement outlives the current call
+        or, without one, 30 s; on SQLite nothing ends a statement.
         """
         return await self._attempts(self._writer, self._write_threads, work)
 

@@ -41,13 +41,14 @@ async def serve(
     *,
     ready: Callable[[], Awaitable[None]],
     background: Sequence[Coroutine[None, None, None]] = (),
+    before_stop: Callable[[], None] = lambda: None,
     grace_seconds: float = 10.0,
 ) -> None:
     """Serves on `address` until SIGTERM or SIGINT, then finishes calls in progress for `grace_seconds`.
 
     `ready` is tried every second; while it raises, the standard health service answers NOT_SERVING and all else
-    goes on. The `background` loops run as long as the server does. Raises ConfigurationError when the address
-    cannot be had.
+    goes on. The `background` loops run as long as the server does. `before_stop` is called when the process is to
+    stop: calls that only wait can be ended there. Raises ConfigurationError when the address cannot be had.
     """
     health_servicer = health.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
@@ -66,6 +67,7 @@ async def serve(
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
     await health_servicer.enter_graceful_shutdown()
+    before_stop()
     await server.stop(grace_seconds)
     _log.info("stopped")
 

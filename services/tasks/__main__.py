@@ -14,8 +14,14 @@ from services.tasks.service import build
 async def main() -> None:
     settings = config.load(Settings)
     service = build(settings)
-    await serve(service.server, settings.listen, ready=service.ready, background=service.background())
-    service.database.close()
+    await serve(
+        service.server,
+        settings.listen,
+        ready=service.ready,
+        background=service.background(),
+        before_stop=service.stop_waiting,
+    )
+    await service.close()
 
 
 if __name__ == "__main__":

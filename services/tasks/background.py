@@ -29,6 +29,8 @@ class Scheduler:
         fired = await self._database.transact(
             lambda connection, clock: scheduling.fire_due_tasks(connection, _new_trace, clock)
         )
+        for task in fired.unreadable:
+            _log.error("schedule_unreadable", extra={"task_id": task.task_id, "reason": task.reason})
         if fired.runs:
             self._work_wakeup.notify()
         if fired.tasks == scheduling.BATCH:

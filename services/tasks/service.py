@@ -20,6 +20,7 @@ from sqlalchemy import select
 from services.chassis import loops
 from services.chassis.auth import Verifier
 from services.chassis.clock import Clock, SystemClock
+from services.chassis.config import ConfigurationError
 from services.chassis.database import Database
 from services.chassis.idempotency import Idempotency
 from services.chassis.paging import Cursors
@@ -27,6 +28,7 @@ from services.chassis.policy import policies
 from services.chassis.server import create_server
 from services.tasks.background import Reaper, Scheduler
 from services.tasks.config import Settings
+from services.tasks.models.schedule import is_timezone
 from services.tasks.servicer.run import RunServicer
 from services.tasks.servicer.task import TaskServicer
 from services.tasks.servicer.tool import ToolServicer
@@ -35,6 +37,7 @@ from services.tasks.store.tables import idempotency_keys, tasks
 from services.tasks.wakeup import Wakeup
 
 SCHEMA = "tasks"
+MIN_POOL_SIZE = 2
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,7 @@ class Service:
 
     server: grpc.aio.Server
     database: Database
+    work: WorkServicer
     idempotency: Idempotency
     scheduler: Scheduler
     reaper: Reaper
@@ -54,6 +58,15 @@ class Service:
             loops.forever("reaper", self.reaper.step, timeout=30),
             loops.forever("idempotency", self.idempotency.forget_expired, timeout=30),
         )
+
+    def stop_waiting(self) -> None:
+        """Ends the calls that wait for work, so that the server need not wait for them."""
+        self.work.stop()
+
+    async def close(self) -> None:
+        """Closes the database, after the server has stopped, once no claim is left to be given back."""
+        await self.work.finished()
+        self.database.close()
 
     async def ready(self) -> None:
         """Raises while the tables cannot be read."""
@@ -67,10 +80,12 @@ def build(settings: Settings, clock: Clock | None = None) -> Service:
     """
     # The zones of the tzdata package and no others: every replica must agree on them.
     zoneinfo.reset_tzpath(())
+    _check(settings)
     database = Database(settings.database_url, schema=SCHEMA, pool_size=settings.pool_size, clock=clock)
     idempotency = Idempotency(database, idempotency_keys, settings.idempotency_ttl_seconds)
     cursors = Cursors.from_file(settings.cursor_key_file)
     work_wakeup = Wakeup()
+    work_servicer = WorkServicer(database, work_wakeup)
     contract = (
         task_service_pb2.DESCRIPTOR,
         run_service_pb2.DESCRIPTOR,
@@ -81,7 +96,21 @@ def build(settings: Settings, clock: Clock | None = None) -> Service:
     task_servicer = TaskServicer(database, idempotency, cursors, work_wakeup, settings.default_timezone)
     task_service_pb2_grpc.add_TaskServiceServicer_to_server(task_servicer, server)
     run_service_pb2_grpc.add_RunServiceServicer_to_server(RunServicer(database, cursors), server)
-    work_service_pb2_grpc.add_WorkServiceServicer_to_server(WorkServicer(database, work_wakeup), server)
+    work_service_pb2_grpc.add_WorkServiceServicer_to_server(work_servicer, server)
     tool_service_pb2_grpc.add_ToolServiceServicer_to_server(ToolServicer(database, idempotency, cursors), server)
     scheduler, reaper = Scheduler(database, work_wakeup, clock), Reaper(database, work_wakeup)
-    return Service(server, database, idempotency, scheduler, reaper)
+    return Service(server, database, work_servicer, idempotency, scheduler, reaper)
+
+
+def _check(settings: Settings) -> None:
+    """Raises ConfigurationError for what would otherwise fail every caller."""
+    if not is_timezone(settings.default_timezone):
+        raise ConfigurationError(
+            f"BATON_DEFAULT_TIMEZONE is {settings.default_timezone!r}, which is not an IANA timezone: "
+            "use a name such as UTC or Europe/Chisinau"
+        )
+    if settings.pool_size < MIN_POOL_SIZE:
+        raise ConfigurationError(
+            f"BATON_DATABASE_POOL_SIZE is {settings.pool_size}: at least {MIN_POOL_SIZE} are needed, "
+            "for an export keeps one connection to itself"
+        )

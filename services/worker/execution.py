@@ -18,11 +18,9 @@ from services.pipeline.errors import PipelineError
 from services.worker import failures, spans
 from services.worker.failures import InputNotValid, InternalFault, StepFailed
 from services.worker.held import HeldRun
+from services.worker.limits import MAX_OUTPUT_BYTES
 from services.worker.reporting import LeaseLost, Reporter
 from services.worker.steps import StepResult, StepRunner, Tools
-
-MAX_OUTPUT_BYTES = 64 * 1024
-"""Bytes of JSON that what a run leaves behind may have."""
 
 _DONE = (run_pb2.StepStatus.STEP_STATUS_SUCCEEDED, run_pb2.StepStatus.STEP_STATUS_SKIPPED)
 _log = logging.getLogger(__name__)

@@ -63,12 +63,13 @@ class HeldRun:
 
 
 class HeldRuns:
-    """All runs held, at most `capacity`."""
+    """All runs held, at most `capacity`. Each is known by its id: the leases of one batch share their token."""
 
     def __init__(self, capacity: int, timing: LeaseTiming | None = None) -> None:
         self.timing = timing or LeaseTiming()
         self._capacity = capacity
         self._runs: dict[str, HeldRun] = {}
+        # Also those of runs that are lost but have not stopped yet: they take room until they have.
         self._tasks: set[asyncio.Task[None]] = set()
         self._freed = asyncio.Event()
 
@@ -77,7 +78,7 @@ class HeldRuns:
 
     @property
     def free(self) -> int:
-        return max(0, self._capacity - len(self._runs))
+        return max(0, self._capacity - len(self._tasks))
 
     async def wait_for_room(self) -> int:
         """Waits until at least one more run can be held; answers how many."""
@@ -87,7 +88,11 @@ class HeldRuns:
         return self.free
 
     def add(self, run: HeldRun, task: asyncio.Task[None]) -> None:
-        self._runs[run.lease.token] = run
+        """Holds a run. One that is held already was leased anew, so its earlier lease is lost."""
+        earlier = self._runs.get(run.lease.run_id)
+        if earlier is not None:
+            earlier.lose()
+        self._runs[run.lease.run_id] = run
         self._tasks.add(task)
         run.start(task)
         task.add_done_callback(lambda done: self._remove(run, done))
@@ -99,7 +104,8 @@ class HeldRuns:
         return not self._tasks
 
     def _remove(self, run: HeldRun, task: asyncio.Task[None]) -> None:
-        del self._runs[run.lease.token]
+        if self._runs.get(run.lease.run_id) is run:
+            del self._runs[run.lease.run_id]
         self._tasks.discard(task)
         run.finished()
         self._freed.set()

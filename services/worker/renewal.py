@@ -48,7 +48,11 @@ class Renewal:
             self._failures.add(1, {"reason": error.reason})
             _log.warning("renew_failed", extra={"reason": error.reason, "error": error.message, "runs": len(runs)})
             return False
-        for run, answer in zip(runs, response.leases, strict=False):
+        answers = {answer.run_id: answer for answer in response.leases}
+        for run in runs:
+            answer = answers.get(run.lease.run_id)
+            if answer is None:
+                continue
             if answer.HasField("expires_at"):
                 run.renewed(asked_at)
             else:

@@ -67,7 +67,12 @@ class Reporter:
 
     async def _send_waiting(self) -> None:
         while batch := self._next_batch():
-            await self._deliver(batch)
+            try:
+                await self._deliver(batch)
+            except Exception:
+                # The sender goes on, and nobody is left to wait for an answer that never comes.
+                _log.exception("report_crashed", extra={"reports": len(batch)})
+                _refuse(batch)
 
     def _next_batch(self) -> list[_Pending]:
         self._waiting = [pending for pending in self._waiting if not pending.accepted.done()]
@@ -121,3 +126,9 @@ class Reporter:
         for pending, receipt in zip(batch, response.receipts, strict=True):
             if not pending.accepted.done():
                 pending.accepted.set_result(receipt.accepted)
+
+
+def _refuse(batch: Sequence[_Pending]) -> None:
+    for pending in batch:
+        if not pending.accepted.done():
+            pending.accepted.set_exception(Internal("the report could not be sent"))

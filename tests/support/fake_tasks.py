@@ -29,6 +29,7 @@ from tests.support.grpc import serve_in_process
 from tests.support.waiting import await_until
 
 LEASE = timedelta(seconds=30)
+MAX_ADDRESS = 200
 
 
 @dataclass
@@ -122,6 +123,11 @@ class FakeTasks(
         run.token = str(uuid4())
         run.attempt += 1
 
+    async def expire(self, run: FakeRun) -> None:
+        """The lease ran out: whoever asks next gets the run."""
+        run.token = ""
+        await self._requeue(run)
+
     def add_stdio_server(self, name: str, *command: str, timeout_seconds: int = 30, **env: str) -> None:
         self.tool_servers[name] = tool_pb2.ToolServer(
             name=name,
@@ -147,7 +153,8 @@ class FakeTasks(
             return work_service_pb2.LeaseRunsResponse()
         finally:
             self.polls -= 1
-        return work_service_pb2.LeaseRunsResponse(runs=[self._lease(run, request.worker_id) for run in taken])
+        token = str(uuid4())  # one for the batch, as the real service does
+        return work_service_pb2.LeaseRunsResponse(runs=[self._lease(run, request.worker_id, token) for run in taken])
 
     async def RenewRuns(self, request: Any, context: Any) -> work_service_pb2.RenewRunsResponse:
         await self._maybe_fail("RenewRuns", context)
@@ -186,6 +193,8 @@ class FakeTasks(
 
     async def ReportTools(self, request: Any, context: Any) -> tool_service_pb2.ReportToolsResponse:
         await self._maybe_fail("ReportTools", context)
+        if any(len(tool.address) > MAX_ADDRESS for tool in request.tools):
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"an address is longer than {MAX_ADDRESS} characters")
         self.tools[request.server] = [tool.address for tool in request.tools]
         return tool_service_pb2.ReportToolsResponse()
 
@@ -202,9 +211,9 @@ class FakeTasks(
         run = self.runs[lease.run_id]
         return run.held and (run.token, run.attempt) == (lease.token, lease.attempt)
 
-    def _lease(self, run: FakeRun, worker_id: str) -> work_service_pb2.LeasedRun:
+    def _lease(self, run: FakeRun, worker_id: str, token: str) -> work_service_pb2.LeasedRun:
         run.attempt += 1
-        run.token = str(uuid4())
+        run.token = token
         run.leased_by = worker_id
         leased = work_service_pb2.LeasedRun(
             lease=work_service_pb2.Lease(run_id=run.id, attempt=run.attempt, token=run.token),

@@ -5,17 +5,16 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, Row, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 
+from services.chassis.upsert import upsert
 from services.sessions.models import Agent
 from services.sessions.store.tables import agents
 
 
 def insert_unless_named(connection: Connection, agent: Agent) -> bool:
     """Stores the agent and says so, unless another one has its name. Of several at once, one is stored."""
-    on_postgres = connection.dialect.name == "postgresql"
-    insert = postgresql.insert(agents) if on_postgres else sqlite.insert(agents)
-    unless_named = insert.values(asdict(agent)).on_conflict_do_nothing(index_elements=[agents.c.name])
+    row = upsert(connection, agents).values(asdict(agent))
+    unless_named = row.on_conflict_do_nothing(index_elements=[agents.c.name])
     return connection.execute(unless_named.returning(agents.c.id)).one_or_none() is not None
 
 

@@ -1,5 +1,7 @@
 """Runs and their steps."""
 
+from collections.abc import Iterable
+
 import orjson
 from baton.tasks.v1 import run_pb2, work_service_pb2
 from google.protobuf.struct_pb2 import Struct
@@ -86,6 +88,18 @@ def leased_message(leased: LeasedRun) -> work_service_pb2.LeasedRun:
         traceparent=leased.traceparent,
         created_at=to_timestamp(leased.created_at),
     )
+
+
+def leased_messages(runs: Iterable[LeasedRun], max_bytes: int) -> list[work_service_pb2.LeasedRun]:
+    """As many of the runs, from the first on, as have `max_bytes` together; the first one whatever its size."""
+    messages: list[work_service_pb2.LeasedRun] = []
+    for run in runs:
+        message = leased_message(run)
+        max_bytes -= message.ByteSize()
+        if messages and max_bytes < 0:
+            break
+        messages.append(message)
+    return messages
 
 
 def _done_step(step: RunStep, *, with_output: bool) -> run_pb2.RunStep:

@@ -110,6 +110,11 @@ def parse_schedule(kind: ScheduleKind, expression: str, timezone: str) -> Schedu
     return schedule
 
 
+def is_timezone(name: str) -> bool:
+    """Whether there is an IANA timezone of this name."""
+    return _zone(name) is not None
+
+
 def due_times(schedule: Schedule, since: datetime, now: datetime) -> list[datetime]:
     """The nominal times from `since` (itself one) until `now`, oldest first.
 

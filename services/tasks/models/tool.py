@@ -1,9 +1,11 @@
 """Tool servers and their tools."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
+
+MASK = "***"
 
 
 class ToolTransport(StrEnum):
@@ -36,6 +38,10 @@ class ToolServer:
     url: str
     timeout_seconds: int
     created_at: datetime
+
+    def masked(self) -> "ToolServer":
+        """The same without the values of `env`, which may be API keys."""
+        return replace(self, env=dict.fromkeys(self.env, MASK))
 
 
 @dataclass(frozen=True)

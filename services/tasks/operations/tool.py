@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 
 from sqlalchemy import Connection
 
+from services.chassis.call import Caller
 from services.chassis.clock import Clock
 from services.chassis.errors import InvalidArgument, Violation
 from services.pipeline.builtin import BUILTIN_TOOLS
@@ -15,11 +16,12 @@ from services.tasks.models.tool import NewToolServer, Tool, ToolServer, ToolTran
 from services.tasks.store import tool as tool_store
 
 _MAX_ADDRESS_LENGTH = 200
+_STARTS_SERVERS = "runs:work"
 _BUILTIN_SERVERS = frozenset(address.partition(".")[0] for address in BUILTIN_TOOLS)
 
 
 def create_tool_server(connection: Connection, new: NewToolServer, clock: Clock) -> ToolServer:
-    """Registers a tool server."""
+    """Registers a tool server; answers it masked, for the answer is remembered by its idempotency key."""
     faults = _server_faults(new)
     if faults:
         raise InvalidArgument.of(faults)
@@ -34,7 +36,18 @@ def create_tool_server(connection: Connection, new: NewToolServer, clock: Clock)
     )
     if not tool_store.add_tool_server(connection, server):
         raise ToolServerNameTaken(new.name)
-    return server
+    return server.masked()
+
+
+def list_tool_servers(
+    connection: Connection, caller: Caller, *, limit: int, after_name: str | None
+) -> list[ToolServer]:
+    """Up to `limit` tool servers by name, behind `after_name`; masked unless the caller starts their processes.
+
+    That is who was given `runs:work` by name: to `admin`, who may do everything, no values are shown.
+    """
+    servers = tool_store.list_tool_servers(connection, limit=limit, after_name=after_name)
+    return servers if _STARTS_SERVERS in caller.scopes else [server.masked() for server in servers]
 
 
 def report_tools(connection: Connection, server: str, offered: list[Tool], clock: Clock) -> None:
@@ -117,7 +130,9 @@ def _http_faults(new: NewToolServer) -> list[Violation]:
     if not new.url:
         faults.append(Violation("url", "is required for transport http"))
     elif not _is_safe_url(new.url):
-        faults.append(Violation("url", f"{new.url!r} must be an https URL, or an http URL on a loopback address"))
+        # It may hold a password, so it is not repeated.
+        description = "must be an https URL, or an http URL on a loopback address, without a user name or password"
+        faults.append(Violation("url", description))
     return faults
 
 
@@ -126,6 +141,8 @@ def _is_safe_url(url: str) -> bool:
         parts = urlsplit(url)
         host, _ = parts.hostname or "", parts.port  # a port that is none raises, too
     except ValueError:
+        return False
+    if "@" in parts.netloc:
         return False
     if parts.scheme == "https":
         return bool(host)

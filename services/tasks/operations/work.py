@@ -35,14 +35,19 @@ class Rescued:
 
 
 def lease_runs(connection: Connection, worker_id: str, limit: int, clock: Clock) -> list[LeasedRun]:
-    """Leases due runs to a worker."""
+    """Leases due runs to a worker, most urgent first."""
     # Unlike an id, the token must not be guessable, so it is random and not a UUIDv7.
     return queue.claim(connection, owner=worker_id, token=str(uuid.uuid4()), limit=limit, now=clock.now())
 
 
-def release_runs(connection: Connection, leased: Sequence[LeasedRun], clock: Clock) -> None:
+def leave_runs(connection: Connection, leased: Sequence[LeasedRun]) -> None:
+    """Leaves runs in the queue after all, as if this transaction had not leased them."""
+    queue.unclaim(connection, [run.lease.run_id for run in leased])
+
+
+def release_runs(connection: Connection, leases: Sequence[Lease], clock: Clock) -> None:
     """Takes back runs whose worker never learned that it had them."""
-    held = queue.lock_held(connection, [run.lease for run in leased])
+    held = queue.lock_held(connection, leases)
     queue.requeue(connection, [lease.run_id for lease in held], crashed=False, now=clock.now())
 
 

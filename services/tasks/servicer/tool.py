@@ -6,12 +6,12 @@ from baton.tasks.v1 import tool_service_pb2 as pb
 from baton.tasks.v1 import tool_service_pb2_grpc as rpc
 from grpc.aio import ServicerContext
 
+from services.chassis.call import caller
 from services.chassis.database import Database
 from services.chassis.idempotency import Idempotency
 from services.chassis.paging import Cursors, page_limit
 from services.tasks.convert import tool as convert
 from services.tasks.operations import tool as operations
-from services.tasks.store import tool as store
 
 _Context = ServicerContext[Any, Any]
 
@@ -39,10 +39,10 @@ class ToolServicer(rpc.ToolServiceServicer):
     async def ListToolServers(
         self, request: pb.ListToolServersRequest, context: _Context
     ) -> pb.ListToolServersResponse:
-        position, limit = self._cursors.decode(request), page_limit(request)
+        position, limit, reader = self._cursors.decode(request), page_limit(request), caller()
         rows = await self._database.read(
-            lambda connection, clock: store.list_tool_servers(
-                connection, limit=limit + 1, after_name=str(position[0]) if position else None
+            lambda connection, clock: operations.list_tool_servers(
+                connection, reader, limit=limit + 1, after_name=str(position[0]) if position else None
             )
         )
         items, cursor = self._cursors.page(request, rows, convert.tool_server_message, lambda row: row.name)

@@ -3,18 +3,22 @@
 import asyncio
 import logging
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from baton.tasks.v1 import work_service_pb2 as pb
 from baton.tasks.v1 import work_service_pb2_grpc as rpc
 from grpc.aio import ServicerContext
+from sqlalchemy import Connection
 
 from services.chassis import call, telemetry
+from services.chassis.clock import Clock
 from services.chassis.database import Database
 from services.chassis.errors import ServiceError
 from services.tasks.convert import run as convert
 from services.tasks.convert.times import to_timestamp
-from services.tasks.models.run import LeasedRun, Released
+from services.tasks.models.run import Released
 from services.tasks.operations import work as operations
 from services.tasks.wakeup import Wakeup
 
@@ -22,6 +26,9 @@ _log = logging.getLogger(__name__)
 _Context = ServicerContext[Any, Any]
 # Between wake-ups: other replicas' runs, and runs that only now become due, are found by looking.
 _POLL_SECONDS = 0.5
+# A quarter of what a message may have. One run alone is answered all the same: its payload of at most 1 MiB of
+# JSON has at most 5.5 MiB here, and its saved outputs a sixteenth of that.
+_MAX_ANSWER_BYTES = 4 * 1024 * 1024
 
 
 class WorkServicer(rpc.WorkServiceServicer):
@@ -33,18 +40,32 @@ class WorkServicer(rpc.WorkServiceServicer):
         self._refused = telemetry.meter().create_counter(
             "baton.reports.refused", description="reports whose lease was no longer held"
         )
+        self._leasing: set[asyncio.Task[Any]] = set()
         self._returning: set[asyncio.Task[None]] = set()
+        self._stopping = False
+
+    def stop(self) -> None:
+        """Sends everybody who waits for work away, and who still comes: the answer is empty."""
+        self._stopping = True
+        self._wakeup.notify()
+
+    async def finished(self) -> None:
+        """Waits, once the server has stopped, for claims in progress and for what is given back of them."""
+        while pending := self._leasing | self._returning:
+            await asyncio.wait(pending)
 
     async def LeaseRuns(self, request: pb.LeaseRunsRequest, context: _Context) -> pb.LeaseRunsResponse:
         limit = request.limit if request.HasField("limit") else 1
         until = time.monotonic() + request.wait_seconds
-        while True:
-            woken = self._wakeup.ticket()
-            leased = await self._claim(request.worker_id, limit)
-            left = until - time.monotonic()
-            if leased or left <= 0:
-                return pb.LeaseRunsResponse(runs=[convert.leased_message(run) for run in leased])
-            await self._wakeup.wait(woken, min(left, _POLL_SECONDS))
+        with self._in_progress():
+            while not self._stopping:
+                woken = self._wakeup.ticket()
+                answer = await self._claim(request.worker_id, limit)
+                left = until - time.monotonic()
+                if answer.runs or left <= 0:
+                    return answer
+                await self._wakeup.wait(woken, min(left, _POLL_SECONDS))
+        return pb.LeaseRunsResponse()
 
     async def RenewRuns(self, request: pb.RenewRunsRequest, context: _Context) -> pb.RenewRunsResponse:
         leases = [convert.lease(message) for message in request.leases]
@@ -70,11 +91,25 @@ class WorkServicer(rpc.WorkServiceServicer):
             ]
         )
 
-    async def _claim(self, worker_id: str, limit: int) -> list[LeasedRun]:
-        claim = self._database.transact(
-            lambda connection, clock: operations.lease_runs(connection, worker_id, limit, clock)
-        )
-        claiming = asyncio.create_task(claim)
+    @contextmanager
+    def _in_progress(self) -> Iterator[None]:
+        """Makes `finished` wait for the current call."""
+        leasing = asyncio.current_task()
+        assert leasing is not None
+        self._leasing.add(leasing)
+        try:
+            yield
+        finally:
+            self._leasing.discard(leasing)
+
+    async def _claim(self, worker_id: str, limit: int) -> pb.LeaseRunsResponse:
+        def claim(connection: Connection, clock: Clock) -> pb.LeaseRunsResponse:
+            leased = operations.lease_runs(connection, worker_id, limit, clock)
+            messages = convert.leased_messages(leased, _MAX_ANSWER_BYTES)
+            operations.leave_runs(connection, leased[len(messages) :])
+            return pb.LeaseRunsResponse(runs=messages)
+
+        claiming = asyncio.create_task(self._database.transact(claim))
         try:
             return await asyncio.shield(claiming)
         except asyncio.CancelledError:
@@ -85,13 +120,13 @@ class WorkServicer(rpc.WorkServiceServicer):
             returning.add_done_callback(self._returning.discard)
             raise
 
-    async def _give_back(self, claiming: asyncio.Task[list[LeasedRun]]) -> None:
+    async def _give_back(self, claiming: asyncio.Task[pb.LeaseRunsResponse]) -> None:
         # The call that claimed has ended, and so has the time that it had.
         call.current.set(None)
         try:
-            if leased := await claiming:
+            if leases := [convert.lease(run.lease) for run in (await claiming).runs]:
                 await self._database.transact(
-                    lambda connection, clock: operations.release_runs(connection, leased, clock)
+                    lambda connection, clock: operations.release_runs(connection, leases, clock)
                 )
                 self._wakeup.notify()
         except ServiceError as error:

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, delete, func, insert, literal, select, update
+from sqlalchemy import Connection, Row, Text, case, cast, delete, func, insert, literal, select, update
 
 from services.chassis.columns import Timestamp
 from services.chassis.upsert import upsert
@@ -14,6 +14,8 @@ from services.tasks.models.run import LEASE, Lease, LeasedRun, NewRun, RunError,
 from services.tasks.store.rows import error_to_json, step_from_row
 from services.tasks.store.tables import run_history, run_steps, runs
 
+# Payloads of 1 MiB each, of which a worker is answered few at a time, are not all read first.
+MAX_CLAIMED_CHARACTERS = 4 * 1024 * 1024
 _KEPT = [column.name for column in run_history.c if column.name in runs.c]
 
 
@@ -37,19 +39,15 @@ def add_runs(connection: Connection, new: Sequence[NewRun], now: datetime) -> No
 def claim(connection: Connection, *, owner: str, token: str, limit: int, now: datetime) -> list[LeasedRun]:
     """Leases up to `limit` due runs that nobody holds, most urgent first; rows locked elsewhere are passed over.
 
-    One token serves the batch: with the run's id and attempt it proves one lease of one run.
+    They are fewer when their payloads are large: none is added once there are MAX_CLAIMED_CHARACTERS of JSON. One
+    token serves the batch: with the run's id and attempt it proves one lease of one run.
     """
-    due = (
-        select(runs.c.id)
-        .where(runs.c.lease_token.is_(None), runs.c.due_at <= now)
-        .order_by(runs.c.priority, runs.c.due_at, runs.c.id)
-        .limit(limit)
-        .with_for_update(skip_locked=True)
-        .cte("due")
-    )
+    due = _lock_due(connection, limit, now)
+    if not due:
+        return []
     leased = connection.execute(
         update(runs)
-        .where(runs.c.id == due.c.id)
+        .where(runs.c.id.in_(due))
         .values(
             attempt=runs.c.attempt + 1,
             lease_token=token,
@@ -63,6 +61,22 @@ def claim(connection: Connection, *, owner: str, token: str, limit: int, now: da
     steps = _steps_of(connection, [row.id for row in leased if row.attempt > 1])
     urgency = sorted(leased, key=lambda row: (row.priority, row.due_at, row.id))
     return [_leased_run(row, steps[row.id]) for row in urgency]
+
+
+def unclaim(connection: Connection, run_ids: Sequence[str]) -> None:
+    """Undoes the claim of runs, in the transaction that claimed them: nobody has seen it."""
+    if run_ids:
+        connection.execute(
+            update(runs)
+            .where(runs.c.id.in_(run_ids))
+            .values(
+                attempt=runs.c.attempt - 1,
+                lease_token=None,
+                lease_owner=None,
+                lease_expires_at=None,
+                started_at=case((runs.c.attempt > 1, runs.c.started_at)),
+            )
+        )
 
 
 def lock_held(connection: Connection, leases: Collection[Lease]) -> dict[Lease, Row[Any]]:
@@ -130,6 +144,24 @@ def lock_expired(connection: Connection, *, now: datetime, limit: int) -> Sequen
         .limit(limit)
         .with_for_update(skip_locked=True)
     ).all()
+
+
+def _lock_due(connection: Connection, limit: int, now: datetime) -> list[str]:
+    """The ids of what there is to claim, locked."""
+    due = connection.execute(
+        select(runs.c.id, func.length(cast(runs.c.payload, Text)))
+        .where(runs.c.lease_token.is_(None), runs.c.due_at <= now)
+        .order_by(runs.c.priority, runs.c.due_at, runs.c.id)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+    )
+    run_ids, characters = [], 0
+    for run_id, length in due:
+        if characters >= MAX_CLAIMED_CHARACTERS:
+            break
+        run_ids.append(run_id)
+        characters += length
+    return run_ids
 
 
 def _steps_of(connection: Connection, run_ids: Sequence[str]) -> Mapping[str, list[RunStep]]:

@@ -2,8 +2,9 @@
 
 import asyncio
 import logging
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from baton.tasks.v1 import tool_pb2
@@ -28,18 +29,21 @@ class SessionEnded(ToolFailed):
     """The server does not know this session any more and did not do what was asked: another session may."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Opened:
     client: Client
     tools: tuple[Tool, ...]
-    schemas: Mapping[str, InputSchema] = field(default_factory=dict)
+    schemas: Mapping[str, InputSchema]
+    told: bool = False
+    """Somebody was told of these tools: who asks again wants to know what they are now."""
 
 
 class Connection:
     """A session with one tool server, from the first call that needs it until it is retired or breaks."""
 
-    def __init__(self, server: tool_pb2.ToolServer) -> None:
+    def __init__(self, server: tool_pb2.ToolServer, on_open: Callable[[], None]) -> None:
         self.server = server
+        self._on_open = on_open
         self._opened: asyncio.Future[_Opened] = asyncio.get_running_loop().create_future()
         self._closing = asyncio.Event()
         self._calls = 0
@@ -58,8 +62,14 @@ class Connection:
         return self._owner.done()
 
     async def tools(self) -> tuple[Tool, ...]:
-        """What the server says it has. Raises ToolFailed when it cannot be reached."""
-        return (await self._session()).tools
+        """What the server says it has now. Raises ToolFailed when it cannot be reached."""
+        with self._in_use():
+            session = await self._session()
+            if session.told:
+                session.tools = await self._ask_again(session)
+                session.schemas = self._schemas(session.tools)
+            session.told = True
+            return session.tools
 
     async def call(
         self, tool: str, arguments: dict[str, Any], meta: dict[str, Any], *, timeout: float
@@ -69,19 +79,16 @@ class Connection:
         Raises InputNotValid when the input does not fit, ToolTimedOut, and ToolFailed when there is no answer. A
         stdio server that let the time pass is not called again: it is retired, and so ended with its processes.
         """
-        self._calls += 1
-        try:
+        with self._in_use():
             session = await self._session()
             self._check(session, tool, arguments)
-            async with asyncio.timeout(timeout):
-                return await self._send(session, tool, arguments, meta)
-        except TimeoutError:
-            if self.server.transport == tool_pb2.TOOL_TRANSPORT_STDIO:
-                self.retire()
-            raise ToolTimedOut(f"no answer from tool server {self.server.name} within {timeout:g} s") from None
-        finally:
-            self._calls -= 1
-            self._close_if_idle()
+            try:
+                async with asyncio.timeout(timeout):
+                    return await self._send(session, tool, arguments, meta)
+            except TimeoutError:
+                if self.server.transport == tool_pb2.TOOL_TRANSPORT_STDIO:
+                    self.retire()
+                raise ToolTimedOut(f"no answer from tool server {self.server.name} within {timeout:g} s") from None
 
     def retire(self) -> None:
         """Takes no more calls, and closes when those in progress have ended."""
@@ -101,6 +108,22 @@ class Connection:
                 return await asyncio.shield(self._opened)
         except TimeoutError:
             raise ToolFailed(f"tool server {self.server.name} was not ready within {_OPEN_SECONDS:g} s") from None
+
+    @contextmanager
+    def _in_use(self) -> Iterator[None]:
+        self._calls += 1
+        try:
+            yield
+        finally:
+            self._calls -= 1
+            self._close_if_idle()
+
+    async def _ask_again(self, session: _Opened) -> tuple[Tool, ...]:
+        try:
+            async with asyncio.timeout(_OPEN_SECONDS):
+                return await _list_tools(session.client)
+        except Exception as error:
+            raise self._call_failure(error) from None
 
     async def _send(
         self, session: _Opened, tool: str, arguments: dict[str, Any], meta: dict[str, Any]
@@ -151,9 +174,12 @@ class Connection:
         )
         async with client:
             tools = await _list_tools(client)
-            schemas = {tool.name: InputSchema(f"{self.server.name}.{tool.name}", tool.input_schema) for tool in tools}
-            self._opened.set_result(_Opened(client, tools, schemas))
+            self._opened.set_result(_Opened(client, tools, self._schemas(tools)))
+            self._on_open()
             await self._closing.wait()
+
+    def _schemas(self, tools: tuple[Tool, ...]) -> Mapping[str, InputSchema]:
+        return {tool.name: InputSchema(f"{self.server.name}.{tool.name}", tool.input_schema) for tool in tools}
 
     def _fail_opening(self, why: str, stderr: StandardError) -> None:
         if not self._opened.done():

@@ -15,10 +15,18 @@ class McpPool:
     def __init__(self) -> None:
         self._current: dict[str, Connection] = {}
         self._open: set[Connection] = set()
+        self._openings: dict[str, asyncio.Event] = {}
 
     async def tools(self, server: tool_pb2.ToolServer) -> tuple[Tool, ...]:
-        """What `server` offers. Raises ToolFailed when it cannot be reached."""
-        return await self._connection(server).tools()
+        """What `server` offers now. Raises ToolFailed when it cannot be reached."""
+        try:
+            return await self._connection(server).tools()
+        except SessionEnded:
+            return await self._connection(server).tools()
+
+    def opening(self, name: str) -> asyncio.Event:
+        """Set whenever a session with the server of this name was opened; who waits for it clears it."""
+        return self._openings.setdefault(name, asyncio.Event())
 
     async def call(
         self, server: tool_pb2.ToolServer, tool: str, arguments: dict[str, Any], *, timeout: float, key: str
@@ -50,6 +58,6 @@ class McpPool:
         if known is not None:
             known.retire()
         self._open = {connection for connection in self._open if not connection.ended}
-        self._current[server.name] = connection = Connection(server)
+        self._current[server.name] = connection = Connection(server, self.opening(server.name).set)
         self._open.add(connection)
         return connection

@@ -1,18 +1,22 @@
 """The tool servers that are registered, and word back of the tools they offer."""
 
 import asyncio
+import contextlib
 import logging
 import random
 
 from baton.tasks.v1 import tool_pb2, tool_service_pb2, tool_service_pb2_grpc
 from mcp.types import Tool
 
-from services.chassis import loops, structs
+from services.chassis import loops
 from services.chassis.errors import ServiceError
 from services.worker.failures import InputNotValid, InternalFault, StepFailed
+from services.worker.tools import offers
 from services.worker.tools.mcp_pool import McpPool
 
 REFRESH_SECONDS = 2.0
+INTRODUCE_SECONDS = 300.0
+"""How often a server is asked for its tools while nothing else is a reason to."""
 _PAGE = 200
 _FIRST_PAUSE_SECONDS = 1.0
 _LONGEST_PAUSE_SECONDS = 60.0
@@ -20,11 +24,19 @@ _log = logging.getLogger(__name__)
 
 
 class Registry:
-    """Follows the registered servers, and introduces each new one by asking it for its tools."""
+    """Follows the registered servers, and introduces each by asking it for its tools: a new one at once, and every
+    one again when a session with it was opened and every `introduce_every` seconds."""
 
-    def __init__(self, stub: tool_service_pb2_grpc.ToolServiceStub, pool: McpPool) -> None:
+    def __init__(
+        self,
+        stub: tool_service_pb2_grpc.ToolServiceStub,
+        pool: McpPool,
+        *,
+        introduce_every: float = INTRODUCE_SECONDS,
+    ) -> None:
         self._stub = stub
         self._pool = pool
+        self._introduce_every = introduce_every
         self._servers: dict[str, tool_pb2.ToolServer] = {}
         self._introductions: dict[str, asyncio.Task[None]] = {}
         self._refreshing: asyncio.Task[None] | None = None
@@ -67,7 +79,7 @@ class Registry:
         for name, server in found.items():
             if name not in self._servers:
                 self._servers[name] = server
-                self._introductions[name] = asyncio.create_task(self._introduce(server))
+                self._introductions[name] = asyncio.create_task(self._keep_introduced(server))
 
     async def _list(self) -> dict[str, tool_pb2.ToolServer]:
         servers: dict[str, tool_pb2.ToolServer] = {}
@@ -80,24 +92,37 @@ class Registry:
                 return servers
             cursor = page.next_cursor
 
-    async def _introduce(self, server: tool_pb2.ToolServer) -> None:
-        """Reports the server's tools, so that tasks can be checked against them. Tries until it is done."""
-        pause = _FIRST_PAUSE_SECONDS
+    async def _keep_introduced(self, server: tool_pb2.ToolServer) -> None:
+        """Introduces the server again and again, until cancelled; after a failure with growing pauses."""
+        opening, pause = self._pool.opening(server.name), _FIRST_PAUSE_SECONDS
         while True:
-            try:
-                await self._report(server, await self._pool.tools(server))
-                return
-            except (ServiceError, StepFailed) as error:
-                _log.warning("tools_not_reported", extra={"server": server.name, "error": str(error)})
-            await asyncio.sleep(pause * random.uniform(0.5, 1.0))
-            pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
+            if await self._introduce(server, opening):
+                pause = _FIRST_PAUSE_SECONDS
+                await _wait(opening, self._introduce_every)
+            else:
+                await asyncio.sleep(pause * random.uniform(0.5, 1.0))
+                pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
+
+    async def _introduce(self, server: tool_pb2.ToolServer, opening: asyncio.Event) -> bool:
+        """Reports the server's tools, so that tasks can be checked against them. Answers whether it worked."""
+        try:
+            tools = await self._pool.tools(server)
+            opening.clear()  # only now: asking may itself have opened the session
+            await self._report(server, tools)
+        except Exception as error:
+            expected = isinstance(error, ServiceError | StepFailed)
+            _log.warning(
+                "tools_not_reported",
+                extra={"server": server.name, "error": str(error)},
+                exc_info=None if expected else error,
+            )
+            return False
+        return True
 
     async def _report(self, server: tool_pb2.ToolServer, tools: tuple[Tool, ...]) -> None:
-        request = tool_service_pb2.ReportToolsRequest(
-            server=server.name, tools=[_as_message(server.name, tool) for tool in tools]
-        )
-        await self._stub.ReportTools(request)
-        _log.info("tools_reported", extra={"server": server.name, "tools": len(tools)})
+        usable = offers.as_messages(server.name, tools)
+        await self._stub.ReportTools(tool_service_pb2.ReportToolsRequest(server=server.name, tools=usable))
+        _log.info("tools_reported", extra={"server": server.name, "tools": len(usable)})
 
     async def _stop(self) -> None:
         tasks = [task for task in (*self._introductions.values(), self._refreshing) if task is not None]
@@ -111,9 +136,7 @@ class Registry:
             introduction.cancel()
 
 
-def _as_message(server: str, tool: Tool) -> tool_pb2.Tool:
-    return tool_pb2.Tool(
-        address=f"{server}.{tool.name}",
-        description=tool.description or "",
-        input_schema=structs.to_struct(tool.input_schema),
-    )
+async def _wait(event: asyncio.Event, seconds: float) -> None:
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()

@@ -1,5 +1,8 @@
 """What a tool answered, as one JSON value."""
 
+import json
+import math
+import re
 from typing import Any
 
 import orjson
@@ -7,9 +10,11 @@ from mcp.types import CallToolResult, TextContent
 
 from services.pipeline.definition import MAX_DEPTH
 from services.worker.failures import MAX_MESSAGE, ToolFailed
+from services.worker.limits import MAX_OUTPUT_BYTES
 
-MAX_OUTPUT_BYTES = 64 * 1024
-"""Bytes of JSON that one step's output may have."""
+# Outputs are stored as doubles, which skip integers from here on.
+_LARGEST_EXACT_INTEGER = 2**53
+_MAYBE_TOO_LARGE = re.compile(r"[0-9]{16}")
 
 
 def from_mcp(result: CallToolResult) -> Any:
@@ -27,31 +32,58 @@ def from_mcp(result: CallToolResult) -> Any:
 
 
 def checked(output: Any) -> Any:
-    """The output, if it can be kept. Raises ToolFailed when it is no JSON, too large or too deep."""
+    """The output as it is kept: integers beyond 2**53 as strings of their digits, so that they stay as they are.
+
+    Raises ToolFailed when it is no JSON, too large or too deep.
+    """
+    exact = _exact(output, MAX_DEPTH)
     try:
-        size = len(orjson.dumps(output))
+        size = len(orjson.dumps(exact))
     except TypeError:
-        raise ToolFailed("the output is no valid JSON") from None
+        raise _no_json() from None
     if size > MAX_OUTPUT_BYTES:
         raise ToolFailed(f"output is {size} bytes, at most {MAX_OUTPUT_BYTES}")
-    if _depth(output) > MAX_DEPTH:
-        raise ToolFailed(f"output is nested deeper than {MAX_DEPTH} levels")
-    return output
+    return exact
 
 
 def _block(block: Any) -> Any:
     if not isinstance(block, TextContent):
         return block.model_dump(mode="json", by_alias=True, exclude_none=True)
     try:
-        return orjson.loads(block.text)
-    except orjson.JSONDecodeError:
+        return _parse(block.text)
+    except ValueError:
         return block.text
 
 
-def _depth(value: Any) -> int:
-    """Levels of objects and lists; orjson wrote the value, so they are fewer than 255."""
+def _parse(text: str) -> Any:
+    """JSON. orjson rounds integers beyond 64 bits, so text that may hold one is read again by a slower parser."""
+    value = orjson.loads(text)
+    if not _MAYBE_TOO_LARGE.search(text):
+        return value
+    try:
+        return json.loads(text, parse_int=_integer)
+    except RecursionError:
+        return value  # far too deep to be kept anyway
+
+
+def _integer(digits: str) -> int | str:
+    # Text of any length: Python does not read integers of more than 4300 digits.
+    return digits if len(digits) > len(str(-_LARGEST_EXACT_INTEGER)) else int(digits)
+
+
+def _exact(value: Any, levels: int) -> Any:
+    if isinstance(value, dict | list) and not levels:
+        raise ToolFailed(f"output is nested deeper than {MAX_DEPTH} levels")
     if isinstance(value, dict):
-        return 1 + max(map(_depth, value.values()), default=0)
+        return {key: _exact(item, levels - 1) for key, item in value.items()}
     if isinstance(value, list):
-        return 1 + max(map(_depth, value), default=0)
-    return 0
+        return [_exact(item, levels - 1) for item in value]
+    if isinstance(value, int) and abs(value) > _LARGEST_EXACT_INTEGER:
+        return str(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise _no_json()
+    return value
+
+
+def _no_json() -> ToolFailed:
+    return ToolFailed("the output is no valid JSON")

@@ -8,7 +8,6 @@ from jsonschema import exceptions
 from jsonschema.protocols import Validator
 from jsonschema.validators import validator_for
 from referencing import Registry
-from referencing.exceptions import Unresolvable
 
 from services.pipeline.errors import clip
 from services.pipeline.templates import member
@@ -30,7 +29,7 @@ class InputSchema:
             return
         try:
             fault = exceptions.best_match(self._validator.iter_errors(arguments))
-        except Unresolvable:
+        except Exception:  # it refers to what is not there, or to itself without end
             _log.warning("tool_schema_not_usable", extra={"tool": self._address})
             self._validator = None
             return
@@ -39,10 +38,10 @@ class InputSchema:
 
 
 def _validator(address: str, schema: dict[str, Any]) -> Validator | None:
-    cls = validator_for(schema)
     try:
+        cls = validator_for(schema)
         cls.check_schema(schema)
-    except exceptions.SchemaError:
+    except Exception:  # a faulty schema, or one too deep to be checked
         _log.warning("tool_schema_not_usable", extra={"tool": address})
         return None
     # An empty registry: a schema must not make the worker fetch what it refers to.

@@ -5,8 +5,8 @@ from dataclasses import asdict
 from datetime import datetime
 
 from sqlalchemy import Connection, select, tuple_
-from sqlalchemy.dialects import postgresql, sqlite
 
+from services.chassis.upsert import upsert
 from services.workflows.definition import from_document
 from services.workflows.models import Definition, Template
 from services.workflows.store.tables import templates
@@ -31,13 +31,11 @@ def missing(connection: Connection, definitions: Collection[Definition]) -> list
 
 def insert_unless_present(connection: Connection, definition: Definition, *, created_at: datetime) -> bool:
     """Stores the definition and says so, unless its name and version are there. Of several at once, one is stored."""
-    on_postgres = connection.dialect.name == "postgresql"
-    insert = postgresql.insert(templates) if on_postgres else sqlite.insert(templates)
     row = {
         "name": definition.name,
         "version": definition.version,
         "definition": asdict(definition),
         "created_at": created_at,
     }
-    unless_present = insert.values(row).on_conflict_do_nothing().returning(templates.c.version)
-    return connection.execute(unless_present).one_or_none() is not None
+    unless_present = upsert(connection, templates).values(row).on_conflict_do_nothing()
+    return connection.execute(unless_present.returning(templates.c.version)).one_or_none() is not None

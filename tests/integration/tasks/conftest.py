@@ -65,7 +65,7 @@ async def tasks(migrated_url: str, clock: ManualClock, tmp_path: Path) -> AsyncI
         yield running
         for channel in running.channels:
             await channel.close()
-    service.database.close()
+    await service.close()
 
 
 @pytest.fixture

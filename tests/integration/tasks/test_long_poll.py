@@ -2,50 +2,20 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from itertools import chain
 
 import pytest
 from baton.tasks.v1.work_service_pb2 import LeaseRunsRequest, RunReport
-from sqlalchemy import Connection, text
 
-from services.chassis.clock import Clock
-from services.chassis.database import Database
 from services.chassis.errors import DeadlineExceeded
 from services.chassis.ids import new_id
-from services.tasks.service import SCHEMA
 from tests.integration.tasks.running import Tasks
-from tests.integration.tasks.work import PROMPTLY, waiting_workers
+from tests.integration.tasks.work import PROMPTLY, locked_queue, waiting_workers
 
 
 def lease_request(limit: int = 100) -> LeaseRunsRequest:
     """The request of a worker that waits for 10 seconds."""
     return LeaseRunsRequest(worker_id=new_id(), limit=limit, wait_seconds=10)
-
-
-@asynccontextmanager
-async def locked_queue(tasks: Tasks) -> AsyncIterator[None]:
-    """A time in which claims have to wait."""
-    database = Database(tasks.settings.database_url, schema=SCHEMA, pool_size=1)
-    loop = asyncio.get_running_loop()
-    is_locked, may_go_on = asyncio.Event(), asyncio.Event()
-
-    def hold(connection: Connection, clock: Clock) -> None:
-        # On SQLite the transaction itself keeps all others from writing.
-        if database.is_postgres:
-            connection.execute(text("LOCK TABLE runs IN ACCESS EXCLUSIVE MODE"))
-        loop.call_soon_threadsafe(is_locked.set)
-        asyncio.run_coroutine_threadsafe(may_go_on.wait(), loop).result(10)
-
-    holding = asyncio.create_task(database.transact(hold))
-    await is_locked.wait()
-    try:
-        yield
-    finally:
-        may_go_on.set()
-        await holding
-        database.close()
 
 
 async def test_without_work_the_answer_is_empty_at_once(tasks: Tasks) -> None:

@@ -225,6 +225,36 @@ async def test_the_loop_outlives_a_database_that_is_away(tasks: Tasks, caplog: p
     assert "loop_failed" in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("stored", "reason"),
+    [
+        ({"timezone": "Atlantis/Capital"}, "timezone: 'Atlantis/Capital' is not an IANA timezone"),
+        ({"schedule_expr": "61 * * * *"}, "'61 * * * *' is not a cron expression"),
+        ({"schedule_kind": "once", "schedule_expr": "soon " * 40}, "schedule_expr: 'soon soon"),
+    ],
+)
+async def test_a_schedule_that_cannot_be_read_any_more_stops_no_other(
+    tasks: Tasks, caplog: pytest.LogCaptureFixture, stored: dict[str, str], reason: str
+) -> None:
+    to_ten_minutes(tasks.clock)
+    before, broken, behind = [await cron(tasks) for _ in range(3)]
+    spoil = update(tables.tasks).where(tables.tasks.c.id == broken.id).values(stored)
+    await tasks.database.transact(lambda connection, clock: connection.execute(spoil))
+    for _ in range(2):
+        tasks.clock.advance(minutes=10)
+        await tasks.service.scheduler.step()
+    for healthy in (before, behind):
+        assert [outcome for _, outcome, _ in await occurrences(tasks, healthy.id)] == ["ran", "ran"]
+    assert await occurrences(tasks, broken.id) == [(broken.next_fire_at.ToDatetime(UTC), "missed", None)]
+    assert await next_fire_at(tasks, broken.id) is None
+    (told,) = [vars(record) for record in caplog.records if record.message == "schedule_unreadable"]
+    assert told["task_id"] == broken.id
+    query = select(tables.occurrences.c.reason).where(tables.occurrences.c.task_id == broken.id)
+    recorded = await tasks.database.read(lambda connection, clock: connection.execute(query).scalar_one())
+    assert recorded == told["reason"]
+    assert reason in recorded
+
+
 class Away:
     """A scheduler whose database cannot be reached until it comes back."""
 

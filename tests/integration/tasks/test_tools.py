@@ -10,6 +10,8 @@ from baton.tasks.v1.tool_service_pb2 import (
     ListToolsRequest,
     ReportToolsRequest,
 )
+from baton.tasks.v1.tool_service_pb2_grpc import ToolServiceStub
+from sqlalchemy import select
 
 from services.chassis.errors import AlreadyExists, InvalidArgument, NotFound
 from services.chassis.structs import to_struct
@@ -32,9 +34,11 @@ async def test_registered_servers_are_listed_by_name(tasks: Tasks) -> None:
     ]
     web, clock, local = servers
     assert (web.timeout_seconds, clock.timeout_seconds) == (5, 30)
-    assert (list(clock.command), dict(clock.env), clock.url) == (["/bin/time", "-s"], {"TZ": "UTC"}, "")
+    assert (list(clock.command), dict(clock.env), clock.url) == (["/bin/time", "-s"], {"TZ": "***"}, "")
     assert clock.created_at.seconds == tasks.clock.now().timestamp()
     first = await tasks.tools.ListToolServers(ListToolServersRequest(limit=2))
+    # They are listed by a worker, who needs the values that nobody else is shown.
+    clock.env["TZ"] = "UTC"
     assert (list(first.items), first.has_more) == ([clock, local], True)
     last = await tasks.tools.ListToolServers(ListToolServersRequest(limit=2, cursor=first.next_cursor))
     assert (list(last.items), last.has_more, last.HasField("next_cursor")) == ([web], False, False)
@@ -51,6 +55,43 @@ async def test_a_name_is_taken_once(tasks: Tasks) -> None:
 async def test_a_repeated_request_registers_one_server(tasks: Tasks) -> None:
     first = await register(tasks, **STDIO, request_id="the key")
     assert await register(tasks, **STDIO, request_id="the key") == first
+
+
+@pytest.mark.parametrize(
+    ("scopes", "value"),
+    [
+        (["tools:admin"], "***"),
+        (["admin"], "***"),
+        (["runs:work", "tools:admin"], "secret key"),
+        (["runs:work", "admin"], "secret key"),
+    ],
+)
+async def test_the_values_of_an_environment_are_shown_to_workers_alone(
+    tasks: Tasks, scopes: list[str], value: str
+) -> None:
+    await register(tasks, **STDIO | {"env": {"API_KEY": "secret key", "EMPTY": ""}})
+    stub = ToolServiceStub(tasks.channel(scopes))
+    (server,) = (await stub.ListToolServers(ListToolServersRequest())).items
+    assert dict(server.env) == {"API_KEY": value, "EMPTY": "***" if value == "***" else ""}
+
+
+async def test_the_answer_that_is_remembered_holds_no_values(tasks: Tasks) -> None:
+    answers = [await register(tasks, **STDIO, env={"API_KEY": "secret key"}, request_id="the key") for _ in range(2)]
+    assert [dict(answer.env) for answer in answers] == [{"API_KEY": "***"}] * 2
+    query = select(tables.idempotency_keys.c.response)
+    (remembered,) = await tasks.database.read(lambda connection, clock: connection.execute(query).scalars().all())
+    assert b"API_KEY" in remembered
+    assert b"secret" not in remembered
+
+
+@one_engine
+@pytest.mark.parametrize("url", ["https://user:secret@tools.example/", "https://secret@a/", "https://u:secret@[::1"])
+async def test_a_password_in_a_url_is_refused_and_not_repeated(tasks: Tasks, url: str) -> None:
+    with pytest.raises(InvalidArgument) as refused:
+        await register(tasks, **HTTP | {"url": url})
+    (violation,) = refused.value.violations
+    assert violation.field == "url"
+    assert "secret" not in violation.description + refused.value.message
 
 
 @one_engine

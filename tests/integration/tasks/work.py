@@ -1,15 +1,21 @@
 """What workers say of their work."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any
 
 from baton.tasks.v1 import run_pb2
 from baton.tasks.v1.work_service_pb2 import LeaseRunsRequest
 from google.protobuf.timestamp_pb2 import Timestamp
+from sqlalchemy import Connection, text
 
+from services.chassis.clock import Clock
+from services.chassis.database import Database
 from services.chassis.ids import new_id
 from services.chassis.structs import to_value
+from services.tasks.service import SCHEMA
 from tests.integration.tasks.running import Tasks
 
 # A worker that no hint reaches would wait for longer.
@@ -57,3 +63,27 @@ async def waiting_workers(tasks: Tasks, count: int = 1) -> list[asyncio.Task[lis
     _, pending = await asyncio.wait(waiting, timeout=0.1)
     assert len(pending) == count
     return waiting
+
+
+@asynccontextmanager
+async def locked_queue(tasks: Tasks) -> AsyncIterator[None]:
+    """A time in which claims have to wait."""
+    database = Database(tasks.settings.database_url, schema=SCHEMA, pool_size=1)
+    loop = asyncio.get_running_loop()
+    is_locked, may_go_on = asyncio.Event(), asyncio.Event()
+
+    def hold(connection: Connection, clock: Clock) -> None:
+        # On SQLite the transaction itself keeps all others from writing.
+        if database.is_postgres:
+            connection.execute(text("LOCK TABLE runs IN ACCESS EXCLUSIVE MODE"))
+        loop.call_soon_threadsafe(is_locked.set)
+        asyncio.run_coroutine_threadsafe(may_go_on.wait(), loop).result(10)
+
+    holding = asyncio.create_task(database.transact(hold))
+    await is_locked.wait()
+    try:
+        yield
+    finally:
+        may_go_on.set()
+        await holding
+        database.close()

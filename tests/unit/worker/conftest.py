@@ -15,6 +15,7 @@ from services.chassis.clock import SystemClock
 from services.worker.worker import Worker
 from tests.support.fake_tasks import FakeTasks
 from tests.support.grpc import channel_of
+from tests.support.mcp_servers import serve_over_http
 
 Working = Callable[..., AbstractAsyncContextManager[asyncio.Event]]
 
@@ -46,6 +47,13 @@ def working(tasks: FakeTasks) -> Working:
                 await running
 
     return run
+
+
+@pytest.fixture
+async def http_server(tasks: FakeTasks) -> AsyncIterator[str]:
+    async with serve_over_http() as url:
+        tasks.add_http_server("mis", url)
+        yield url
 
 
 @pytest.fixture

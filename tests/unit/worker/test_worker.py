@@ -1,6 +1,5 @@
 import asyncio
 import sys
-from collections.abc import AsyncIterator
 
 import grpc
 import pytest
@@ -18,13 +17,6 @@ SUCCEEDED = run_pb2.STEP_STATUS_SUCCEEDED
 FAILED = run_pb2.STEP_STATUS_FAILED
 SKIPPED = run_pb2.STEP_STATUS_SKIPPED
 TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
-
-
-@pytest.fixture
-async def http_server(tasks: FakeTasks) -> AsyncIterator[str]:
-    async with serve_over_http() as url:
-        tasks.add_http_server("mis", url)
-        yield url
 
 
 def error_class(error: run_pb2.RunError) -> str:

@@ -1,0 +1,49 @@
+"""The tools of a server as they are reported, without those that the service would refuse."""
+
+import logging
+from collections.abc import Iterable
+from typing import Any
+
+from baton.tasks.v1 import tool_pb2
+from mcp.types import Tool
+
+from services.chassis import structs, validation
+from services.pipeline.definition import MAX_DEPTH
+
+MAX_ADDRESS_LENGTH = 200
+"""Characters of `server.tool`; the tasks service keeps no longer ones."""
+_log = logging.getLogger(__name__)
+
+
+def as_messages(server: str, tools: Iterable[Tool]) -> list[tool_pb2.Tool]:
+    """The usable tools, in their order. Each of the others is logged: it must not spoil the list."""
+    messages: dict[str, tool_pb2.Tool] = {}
+    for tool in tools:
+        try:
+            message = _as_message(server, tool)
+            if message.address in messages:
+                raise ValueError("another tool of the server has the same name")
+            messages[message.address] = message
+        except Exception as error:
+            _log.warning("tool_not_usable", extra={"server": server, "tool": tool.name[:200], "error": str(error)})
+    return list(messages.values())
+
+
+def _as_message(server: str, tool: Tool) -> tool_pb2.Tool:
+    address = f"{server}.{tool.name}"
+    if len(address) > MAX_ADDRESS_LENGTH:
+        raise ValueError(f"its address has {len(address)} characters, at most {MAX_ADDRESS_LENGTH}")
+    if _deeper_than(tool.input_schema, MAX_DEPTH):
+        raise ValueError(f"its input schema is nested deeper than {MAX_DEPTH} levels")
+    message = tool_pb2.Tool(
+        address=address, description=tool.description or "", input_schema=structs.to_struct(tool.input_schema)
+    )
+    validation.check(message)
+    return message
+
+
+def _deeper_than(value: Any, levels: int) -> bool:
+    if not isinstance(value, dict | list):
+        return False
+    inner = value.values() if isinstance(value, dict) else value
+    return not levels or any(_deeper_than(item, levels - 1) for item in inner)

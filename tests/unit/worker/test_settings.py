@@ -1,0 +1,35 @@
+import pytest
+
+from services.chassis import config
+from services.chassis.config import ConfigurationError
+from services.worker.config import Settings
+
+REQUIRED = {
+    "BATON_TASKS_ADDRESS": "127.0.0.1:1",
+    "BATON_SESSIONS_ADDRESS": "127.0.0.1:2",
+    "BATON_WORKER_TOKEN_FILE": "/run/token",
+}
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("BATON_WORKER_CONCURRENCY", "0"),
+        ("BATON_WORKER_CONCURRENCY", "-1"),
+        ("BATON_WORKER_CONCURRENCY", "101"),
+        ("BATON_WORKER_GRACE_SECONDS", "-0.1"),
+        ("BATON_WORKER_GRACE_SECONDS", "nan"),
+        ("BATON_WORKER_GRACE_SECONDS", "inf"),
+    ],
+)
+def test_numbers_out_of_bounds_are_refused_by_their_name(variable: str, value: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"{variable} is {value}, must be"):
+        config.load(Settings, {**REQUIRED, variable: value})
+
+
+@pytest.mark.parametrize("concurrency", ["1", "100"])
+def test_the_bounds_themselves_are_allowed(concurrency: str) -> None:
+    settings = config.load(
+        Settings, {**REQUIRED, "BATON_WORKER_CONCURRENCY": concurrency, "BATON_WORKER_GRACE_SECONDS": "0"}
+    )
+    assert (settings.concurrency, settings.grace_seconds) == (int(concurrency), 0)
