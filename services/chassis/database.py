@@ -93,7 +93,8 @@ class Database:
 
     async def ping(self) -> None:
         """Raises Unavailable when the database cannot be reached."""
-        await self.read(lambda connection, clock: connection.execute(text("SELECT 1")))
+        # Taken whole: a result that left its thread would be closed while the next transaction uses its connection.
+        await self.read(lambda connection, clock: connection.execute(text("SELECT 1")).scalar_one())
 
     def run(self, work: Work[_T]) -> _T:
         """Like `transact`, on this thread: for commands that have no event loop."""

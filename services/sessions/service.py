@@ -33,7 +33,9 @@ class Service:
 
     async def ready(self) -> None:
         """Raises while the database is down or not migrated."""
-        await self.database.read(lambda connection, clock: connection.execute(select(tables.agents.c.id).limit(1)))
+        await self.database.read(
+            lambda connection, clock: connection.execute(select(tables.agents.c.id).limit(1)).all()
+        )
 
     def background(self) -> list[Coroutine[None, None, None]]:
         """The loops that run as long as the server."""
