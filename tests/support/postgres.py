@@ -2,7 +2,6 @@
 
 import contextlib
 import shutil
-import socket
 import subprocess
 import warnings
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from typing import Any
 
 import psycopg
 
+from tests.support.processes import free_port
 from tests.support.scratch import new_directory
 from tests.support.waiting import wait_until
 
@@ -61,7 +61,7 @@ class Postgres:
         self._binaries, self._user = _initialize(data)
         self._data = data
         self._process: subprocess.Popen[bytes] | None = None
-        self.port = _free_port()
+        self.port = free_port()
         with (data / "postgresql.conf").open("a") as file:
             file.write(f"{_CONFIGURATION}port = {self.port}\n")
         (data / "pg_hba.conf").write_text(_AUTHENTICATION)
@@ -131,10 +131,3 @@ def _initialize(data: Path) -> tuple[Path, str | None]:
     server: Any = PostgresServer(data)
     server.ensure_pgdata_inited()
     return server.bin_path, server.system_user
-
-
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port

@@ -7,7 +7,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -15,22 +15,12 @@ import pytest
 
 from services.chassis.errors import PermissionDenied
 from services.gateway.server import serve
+from tests.support.processes import free_port
+from tests.support.waiting import await_until
 from tests.unit.gateway.garden import OWN_JWT, PACKAGE, Contract, Garden
 
 ROOT = Path(__file__).parents[3]
 LAST_CHUNK = b"\r\n0\r\n\r\n"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-async def await_until(condition: Callable[[], Awaitable[bool]], seconds: float = 10) -> None:
-    async with asyncio.timeout(seconds):
-        while not await condition():  # noqa: ASYNC110 (what is awaited is another process)
-            await asyncio.sleep(0.01)
 
 
 async def listens(port: int) -> bool:
@@ -66,7 +56,7 @@ class Served:
 async def served(garden: Garden, grace_seconds: float = 5) -> AsyncIterator[Served]:
     port, stop = free_port(), asyncio.Event()
     serving = asyncio.create_task(serve(garden.app, "127.0.0.1", port, until=stop.wait, grace_seconds=grace_seconds))
-    await await_until(lambda: listens(port))
+    await await_until(lambda: listens(port), timeout=10)
     yield Served(port, stop, serving)
     stop.set()
     await serving
@@ -124,9 +114,9 @@ async def test_stopping_finishes_what_is_in_progress(garden: Garden) -> None:
     garden.greenhouse.hold = asyncio.Event()
     async with served(garden) as gateway:
         reader, writer = await gateway.ask("/plants/")
-        await await_until(lambda: _is_busy(garden))
+        await await_until(lambda: _is_busy(garden), timeout=10)
         gateway.stop.set()
-        await await_until(lambda: _refuses(gateway.port))
+        await await_until(lambda: _refuses(gateway.port), timeout=10)
         garden.greenhouse.hold.set()
         assert b"200 OK" in await reader.readuntil(b"\r\n\r\n")
         await asyncio.wait_for(gateway.serving, 3)
@@ -145,7 +135,7 @@ async def test_stopping_waits_for_nothing_longer_than_its_grace(garden: Garden) 
     garden.greenhouse.hold = asyncio.Event()
     async with served(garden, grace_seconds=0.1) as gateway:
         reader, writer = await gateway.ask("/plants/")
-        await await_until(lambda: _is_busy(garden))
+        await await_until(lambda: _is_busy(garden), timeout=10)
         assert await gateway.stopped() < 2
         assert b"200" not in await asyncio.wait_for(reader.read(), 5)
         writer.close()
@@ -170,7 +160,7 @@ async def test_the_process_stops_when_told_to_and_prints_only_log_lines(
 ) -> None:
     port = free_port()
     process = await _start(contract, garden, port)
-    await await_until(lambda: listens(port), 20)
+    await await_until(lambda: listens(port), timeout=20)
     began = time.monotonic()
     process.send_signal(number)
     out, err = await asyncio.wait_for(process.communicate(), 10)
