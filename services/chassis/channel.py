@@ -71,7 +71,7 @@ class _Unary(grpc.aio.UnaryUnaryClientInterceptor):
     async def intercept_unary_unary(
         self, continuation: Callable[[ClientCallDetails, Any], Any], details: ClientCallDetails, request: Any
     ) -> Any:
-        with _client_span(details) as span:
+        with client_span(_path(details)) as span:
             running = await continuation(await self._outgoing.details(details, span, self._default_timeout), request)
             await running
             return running
@@ -85,7 +85,7 @@ class _Stream(grpc.aio.UnaryStreamClientInterceptor):
         self, continuation: Callable[[ClientCallDetails, Any], Any], details: ClientCallDetails, request: Any
     ) -> AsyncIterator[Any]:
         with ExitStack() as until_the_end:
-            span = until_the_end.enter_context(_client_span(details))
+            span = until_the_end.enter_context(client_span(_path(details)))
             running = await continuation(await self._outgoing.details(details, span, math.inf), request)
             return _messages(running, until_the_end.pop_all())
 
@@ -97,14 +97,13 @@ async def _messages(running: Any, until_the_end: ExitStack) -> AsyncIterator[Any
 
 
 @contextmanager
-def _client_span(details: ClientCallDetails) -> Iterator[Span]:
+def client_span(path: str) -> Iterator[Span]:
     """A CLIENT span around one call, whose failure it raises as one of our errors.
 
     It is never made the current one for long: a stream may be read by several tasks, and a context can only be
     left by the one that entered it.
     """
-    method = details.method.decode() if isinstance(details.method, bytes) else details.method
-    name = method.lstrip("/")
+    name = path.lstrip("/")
     span = telemetry.tracer().start_span(
         name, kind=SpanKind.CLIENT, attributes={telemetry.RPC_SYSTEM: "grpc", telemetry.RPC_METHOD: name}
     )
@@ -118,6 +117,10 @@ def _client_span(details: ClientCallDetails) -> Iterator[Span]:
         raise
     finally:
         span.end()
+
+
+def _path(details: ClientCallDetails) -> str:
+    return details.method.decode() if isinstance(details.method, bytes) else details.method
 
 
 def _failed(span: Span, error: ServiceError) -> ServiceError:

@@ -3,8 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-from google.protobuf.struct_pb2 import Struct, Value
+from google.protobuf.struct_pb2 import ListValue, Struct, Value
 
+# Above it a double no longer tells neighbouring integers apart, and orjson prints no integer beyond 64 bits.
 _LARGEST_EXACT_INTEGER = 2**53
 
 
@@ -25,8 +26,13 @@ def from_value(value: Value) -> Any:
     if kind == "struct_value":
         return from_struct(value.struct_value)
     if kind == "list_value":
-        return [from_value(item) for item in value.list_value.values]
+        return from_list(value.list_value)
     return None
+
+
+def from_list(values: ListValue) -> list[Any]:
+    """The values of a list."""
+    return [from_value(item) for item in values.values]
 
 
 def to_struct(values: Mapping[str, Any]) -> Struct:

@@ -8,14 +8,13 @@ from typing import Any
 import grpc
 from google.api.httpbody_pb2 import HttpBody
 from google.protobuf.message import Message
-from grpc.aio import AioRpcError, Channel
-from opentelemetry.trace import Span, SpanKind, Status, StatusCode, use_span
+from grpc.aio import Channel
+from opentelemetry.trace import Span, use_span
 
 from services.chassis import telemetry
-from services.chassis.channel import CHANNEL_OPTIONS
+from services.chassis.channel import CHANNEL_OPTIONS, client_span
 from services.chassis.concerns import REPLAYED_KEY
 from services.chassis.errors import ServiceError
-from services.chassis.status import from_rpc_error
 from services.gateway.descriptors import Method
 
 # An answer has passed the sender's limit already: refusing it here would only turn it into another error.
@@ -48,7 +47,7 @@ class UnaryCall:
 
     async def __call__(self, request: Message, metadata: Metadata) -> tuple[Message, bool]:
         """The answer, and whether it is that of an earlier request with the same key. Raises ServiceError."""
-        with _client_span(self._path) as span:
+        with _call_span(self._path) as span:
             running = self._call(request, timeout=self._timeout, metadata=_traced(span, metadata))
             response = await running
             return response, _is_replayed(await running.initial_metadata(), await running.trailing_metadata())
@@ -65,7 +64,7 @@ class ByteStreamCall:
 
     async def __call__(self, request: Message, metadata: Metadata) -> AsyncIterator[HttpBody]:
         """The chunks; closing the iterator ends the call. Raises ServiceError."""
-        with _client_span(self._path) as span:
+        with _call_span(self._path) as span:
             running = self._call(request, timeout=self._timeout, metadata=_traced(span, metadata))
             try:
                 async for chunk in running:
@@ -89,20 +88,13 @@ def _traced(span: Span, metadata: Metadata) -> Metadata:
 
 
 @contextmanager
-def _client_span(path: str) -> Iterator[Span]:
-    """A CLIENT span around one call, which it never makes the current one: a stream is read by several tasks, and a
-    context can only be left by the one that entered it."""
-    name = path.lstrip("/")
-    span = telemetry.tracer().start_span(
-        name, kind=SpanKind.CLIENT, attributes={telemetry.RPC_SYSTEM: "grpc", telemetry.RPC_METHOD: name}
-    )
+def _call_span(path: str) -> Iterator[Span]:
+    """The span of a call whose failure is told in a REST caller's words."""
     try:
-        yield span
-        span.set_attribute(telemetry.RPC_STATUS, "OK")
-    except AioRpcError as failure:
-        raise _failed(span, _as_sent(from_rpc_error(failure))) from None
-    finally:
-        span.end()
+        with client_span(path) as span:
+            yield span
+    except ServiceError as error:
+        raise _as_sent(error) from None
 
 
 def _as_sent(error: ServiceError) -> ServiceError:
@@ -111,11 +103,4 @@ def _as_sent(error: ServiceError) -> ServiceError:
         replace(violation, field="Idempotency-Key") if violation.field == "request_id" else violation
         for violation in error.violations
     )
-    return error
-
-
-def _failed(span: Span, error: ServiceError) -> ServiceError:
-    span.set_attribute(telemetry.RPC_STATUS, error.code.name)
-    span.set_attribute(telemetry.ERROR_REASON, error.reason)
-    span.set_status(Status(StatusCode.ERROR))
     return error

@@ -1,18 +1,12 @@
 """Messages from models, and plain values from messages."""
 
-from datetime import datetime, timedelta
-from uuid import UUID
+from datetime import timedelta
 
 from baton.api.v1 import auth_service_pb2
 from baton.sessions.v1 import agent_pb2, agent_service_pb2
-from google.protobuf.timestamp_pb2 import Timestamp
 
+from services.chassis.timestamps import to_timestamp
 from services.sessions.models import Agent, Grant, MintedToken, Token
-
-
-def uuid(text: str) -> str:
-    """A UUID in the one form that is stored: lower case."""
-    return str(UUID(text))
 
 
 def lifetime(request: agent_service_pb2.CreateTokenRequest, default: timedelta) -> timedelta:
@@ -27,8 +21,8 @@ def to_agent(agent: Agent) -> agent_pb2.Agent:
         id=agent.id,
         name=agent.name,
         scopes=agent.scopes,
-        created_at=_timestamp(agent.created_at),
-        updated_at=_timestamp(agent.updated_at),
+        created_at=to_timestamp(agent.created_at),
+        updated_at=to_timestamp(agent.updated_at),
     )
 
 
@@ -37,20 +31,14 @@ def to_created_token(minted: MintedToken) -> agent_service_pb2.CreateTokenRespon
         id=minted.token.id,
         token=minted.text,
         scopes=minted.token.scopes,
-        expires_at=_timestamp(minted.token.expires_at),
+        expires_at=to_timestamp(minted.token.expires_at),
     )
 
 
 def to_revoked_token(token: Token) -> agent_service_pb2.RevokeTokenResponse:
     assert token.revoked_at is not None
-    return agent_service_pb2.RevokeTokenResponse(id=token.id, revoked_at=_timestamp(token.revoked_at))
+    return agent_service_pb2.RevokeTokenResponse(id=token.id, revoked_at=to_timestamp(token.revoked_at))
 
 
 def to_exchanged_token(grant: Grant, access_token: str) -> auth_service_pb2.ExchangeTokenResponse:
-    return auth_service_pb2.ExchangeTokenResponse(access_token=access_token, expires_at=_timestamp(grant.expires_at))
-
-
-def _timestamp(instant: datetime) -> Timestamp:
-    timestamp = Timestamp()
-    timestamp.FromDatetime(instant)
-    return timestamp
+    return auth_service_pb2.ExchangeTokenResponse(access_token=access_token, expires_at=to_timestamp(grant.expires_at))

@@ -12,6 +12,7 @@ from services.chassis import call
 from services.chassis.clock import Clock
 from services.chassis.database import Database
 from services.chassis.idempotency import Idempotency
+from services.chassis.ids import stored_id
 from services.sessions import access_tokens, convert, operations
 
 _Context = ServicerContext[Any, Any]
@@ -56,7 +57,7 @@ class AgentServicer(agent_service_pb2_grpc.AgentServiceServicer):
     async def GetAgent(
         self, request: agent_service_pb2.GetAgentRequest, context: _Context
     ) -> agent_service_pb2.GetAgentResponse:
-        agent_id = convert.uuid(request.agent_id)
+        agent_id = stored_id(request.agent_id)
         agent = await self._database.read(lambda connection, clock: operations.get_agent(connection, agent_id=agent_id))
         return agent_service_pb2.GetAgentResponse(agent=convert.to_agent(agent))
 
@@ -69,7 +70,7 @@ class AgentServicer(agent_service_pb2_grpc.AgentServiceServicer):
             minted = operations.create_token(
                 connection,
                 caller=caller,
-                agent_id=convert.uuid(request.agent_id),
+                agent_id=stored_id(request.agent_id),
                 scopes=request.scopes,
                 lifetime=convert.lifetime(request, default=operations.TOKEN_LIFETIME),
                 clock=clock,
@@ -86,8 +87,8 @@ class AgentServicer(agent_service_pb2_grpc.AgentServiceServicer):
         def revoke(connection: Connection, clock: Clock) -> agent_service_pb2.RevokeTokenResponse:
             token = operations.revoke_token(
                 connection,
-                agent_id=convert.uuid(request.agent_id),
-                token_id=convert.uuid(request.token_id),
+                agent_id=stored_id(request.agent_id),
+                token_id=stored_id(request.token_id),
                 clock=clock,
             )
             return convert.to_revoked_token(token)

@@ -11,7 +11,18 @@ from services.tasks.config import Settings
 from services.tasks.service import build
 
 
-async def main() -> None:
+def main() -> None:
+    telemetry.configure("tasks")
+    try:
+        uvloop.run(run())
+    except (ConfigurationError, OSError) as error:
+        sys.exit(f"tasks: {error}")
+    finally:
+        telemetry.shutdown()
+
+
+async def run() -> None:
+    """Serves until SIGTERM or SIGINT."""
     settings = config.load(Settings)
     service = build(settings)
     await serve(
@@ -25,10 +36,4 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    telemetry.configure("tasks")
-    try:
-        uvloop.run(main())
-    except (ConfigurationError, OSError) as error:
-        sys.exit(f"tasks: {error}")
-    finally:
-        telemetry.shutdown()
+    main()

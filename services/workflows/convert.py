@@ -1,8 +1,8 @@
 """Messages from models, and plain values from messages."""
 
 from baton.workflows.v1 import template_pb2, template_service_pb2
-from google.protobuf.timestamp_pb2 import Timestamp
 
+from services.chassis.timestamps import to_timestamp
 from services.workflows.models import State, Template, Transition
 
 
@@ -13,8 +13,6 @@ def version(request: template_service_pb2.GetTemplateRequest) -> int | None:
 
 def to_template(template: Template) -> template_pb2.Template:
     definition = template.definition
-    created_at = Timestamp()
-    created_at.FromDatetime(template.created_at)
     return template_pb2.Template(
         name=definition.name,
         version=definition.version,
@@ -22,7 +20,7 @@ def to_template(template: Template) -> template_pb2.Template:
         initial_state=definition.initial_state,
         states=[_state(state) for state in definition.states],
         transitions=[_transition(transition) for transition in definition.transitions],
-        created_at=created_at,
+        created_at=to_timestamp(template.created_at),
     )
 
 

@@ -1,7 +1,4 @@
-"""google.protobuf.Struct, Value and ListValue: JSON of any shape."""
-
-from collections.abc import Callable, Mapping
-from typing import Any
+"""google.protobuf.Struct, Value and ListValue: read from JSON of any shape."""
 
 from google.protobuf.struct_pb2 import ListValue, Struct, Value
 
@@ -14,38 +11,7 @@ protobuf's runtime refuses to read more than 100 messages inside one another, an
 level of JSON. What is accepted here must still be readable inside the largest answer that will carry it.
 """
 
-# Above it a double no longer tells neighbouring integers apart, and orjson prints no integer beyond 64 bits.
-_EXACT_INTEGERS = 2**53
 TOO_DEEP = f"is nested deeper than {MAX_DEPTH} levels"
-
-
-def print_struct(message: Struct) -> dict[str, Any]:
-    return {key: print_value(value) for key, value in message.fields.items()}
-
-
-def print_list(message: ListValue) -> list[Any]:
-    return [print_value(value) for value in message.values]
-
-
-def print_value(message: Value) -> Any:
-    kind = message.WhichOneof("kind")
-    return _PRINTERS[kind](message) if kind else None
-
-
-def _print_number(message: Value) -> int | float:
-    """A double that is an integer is printed as one: JSON's reader sent it so."""
-    number = message.number_value
-    return int(number) if number.is_integer() and abs(number) <= _EXACT_INTEGERS else number
-
-
-_PRINTERS: Mapping[str, Callable[[Value], Any]] = {
-    "string_value": lambda message: message.string_value,
-    "number_value": _print_number,
-    "bool_value": lambda message: message.bool_value,
-    "null_value": lambda message: None,
-    "struct_value": lambda message: print_struct(message.struct_value),
-    "list_value": lambda message: print_list(message.list_value),
-}
 
 
 def read_struct(message: Struct, value: object, depth: int) -> None:

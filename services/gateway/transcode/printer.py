@@ -16,7 +16,8 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 
 from services.chassis.config import ConfigurationError
-from services.gateway.transcode import enums, free_json, times
+from services.chassis.structs import from_list, from_struct, from_value
+from services.gateway.transcode import enums, times
 
 _FLOAT = struct.Struct("<f")
 
@@ -26,9 +27,9 @@ Print = Callable[[Any], Any]
 WELL_KNOWN: dict[str, Print] = {
     "google.protobuf.Timestamp": times.print_timestamp,
     "google.protobuf.Duration": times.print_duration,
-    "google.protobuf.Struct": free_json.print_struct,
-    "google.protobuf.Value": free_json.print_value,
-    "google.protobuf.ListValue": free_json.print_list,
+    "google.protobuf.Struct": from_struct,
+    "google.protobuf.Value": from_value,
+    "google.protobuf.ListValue": from_list,
 }
 
 

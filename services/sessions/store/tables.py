@@ -1,19 +1,11 @@
 """The tables of the sessions context."""
 
-from sqlalchemy import Column, ForeignKey, LargeBinary, MetaData, String, Table
+from sqlalchemy import Column, ForeignKey, LargeBinary, String, Table
 
-from services.chassis.columns import Id, Json, Timestamp
+from services.chassis.columns import Id, Json, Timestamp, new_metadata
 from services.chassis.idempotency import idempotency_table
 
-metadata = MetaData(
-    naming_convention={
-        "pk": "pk_%(table_name)s",
-        "ix": "ix_%(column_0_label)s",
-        "uq": "uq_%(table_name)s_%(column_0_name)s",
-        "fk": "fk_%(table_name)s_%(column_0_name)s",
-        "ck": "ck_%(table_name)s_%(constraint_name)s",
-    }
-)
+metadata = new_metadata()
 
 idempotency_keys = idempotency_table(metadata)
 

@@ -7,10 +7,10 @@ from baton.tasks.v1 import run_pb2, work_service_pb2
 from google.protobuf.struct_pb2 import Struct
 
 from services.chassis.errors import InvalidArgument, Violation
+from services.chassis.ids import stored_id
 from services.chassis.structs import from_struct, from_value, to_struct, to_value
+from services.chassis.timestamps import from_timestamp, to_timestamp
 from services.tasks.convert.enums import from_enum, to_enum
-from services.tasks.convert.ids import to_id
-from services.tasks.convert.times import from_timestamp, to_timestamp
 from services.tasks.models.run import (
     MAX_OUTPUT_BYTES,
     ErrorClass,
@@ -110,7 +110,7 @@ def _done_step(step: RunStep, *, with_output: bool) -> run_pb2.RunStep:
 
 
 def lease(message: work_service_pb2.Lease) -> Lease:
-    return Lease(to_id(message.run_id), message.attempt, to_id(message.token))
+    return Lease(stored_id(message.run_id), message.attempt, stored_id(message.token))
 
 
 def report(message: work_service_pb2.RunReport, field: str) -> RunReport:

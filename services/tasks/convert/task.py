@@ -2,10 +2,10 @@
 
 from baton.tasks.v1 import task_pb2, task_service_pb2
 
+from services.chassis.ids import stored_id
 from services.chassis.structs import from_struct, to_struct
+from services.chassis.timestamps import to_timestamp
 from services.tasks.convert.enums import from_enum, to_enum
-from services.tasks.convert.ids import to_id
-from services.tasks.convert.times import to_timestamp
 from services.tasks.models.run import NewRun
 from services.tasks.models.task import NewTask, ScheduleKind, Task, TaskStatus
 
@@ -22,7 +22,7 @@ def new_task(request: task_service_pb2.CreateTaskRequest, default_timezone: str)
         timezone=request.timezone or default_timezone,
         payload=from_struct(request.payload),
         priority=request.priority if request.HasField("priority") else _DEFAULT_PRIORITY,
-        created_by=to_id(request.created_by),
+        created_by=stored_id(request.created_by),
     )
 
 

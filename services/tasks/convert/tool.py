@@ -3,8 +3,8 @@
 from baton.tasks.v1 import tool_pb2, tool_service_pb2
 
 from services.chassis.structs import from_struct, to_struct
+from services.chassis.timestamps import to_timestamp
 from services.tasks.convert.enums import from_enum, to_enum
-from services.tasks.convert.times import to_timestamp
 from services.tasks.models.tool import NewToolServer, Tool, ToolServer, ToolTransport
 
 _DEFAULT_TIMEOUT_SECONDS = 30

@@ -16,8 +16,8 @@ from services.chassis import call, telemetry
 from services.chassis.clock import Clock
 from services.chassis.database import Database
 from services.chassis.errors import ServiceError
+from services.chassis.timestamps import to_timestamp
 from services.tasks.convert import run as convert
-from services.tasks.convert.times import to_timestamp
 from services.tasks.models.run import Released
 from services.tasks.operations import work as operations
 from services.tasks.wakeup import Wakeup

@@ -9,7 +9,6 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     Integer,
-    MetaData,
     SmallInteger,
     String,
     Table,
@@ -17,17 +16,10 @@ from sqlalchemy import (
     text,
 )
 
-from services.chassis.columns import Id, Json, Timestamp
+from services.chassis.columns import Id, Json, Timestamp, new_metadata
 from services.chassis.idempotency import idempotency_table
 
-metadata = MetaData(
-    naming_convention={
-        "pk": "pk_%(table_name)s",
-        "ix": "ix_%(column_0_label)s",
-        "fk": "fk_%(table_name)s_%(column_0_name)s",
-        "ck": "ck_%(table_name)s_%(constraint_name)s",
-    }
-)
+metadata = new_metadata()
 
 idempotency_keys = idempotency_table(metadata)
 

@@ -1,18 +1,10 @@
 """The tables of the workflows context."""
 
-from sqlalchemy import Column, Integer, MetaData, String, Table
+from sqlalchemy import Column, Integer, String, Table
 
-from services.chassis.columns import Json, Timestamp
+from services.chassis.columns import Json, Timestamp, new_metadata
 
-metadata = MetaData(
-    naming_convention={
-        "pk": "pk_%(table_name)s",
-        "ix": "ix_%(column_0_label)s",
-        "uq": "uq_%(table_name)s_%(column_0_name)s",
-        "fk": "fk_%(table_name)s_%(column_0_name)s",
-        "ck": "ck_%(table_name)s_%(constraint_name)s",
-    }
-)
+metadata = new_metadata()
 
 # Only ever inserted into: a changed template is a new version.
 templates = Table(
