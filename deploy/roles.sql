@@ -35,6 +35,12 @@ SELECT format(
 ) FROM contexts
 \gexec
 
+SELECT format(
+    'ALTER DEFAULT PRIVILEGES FOR ROLE %I IN SCHEMA %I GRANT EXECUTE ON FUNCTIONS TO %I',
+    :'migrator', context, login
+) FROM contexts
+\gexec
+
 -- It may enter the database, and make nothing there.
 SELECT format('REVOKE CREATE, TEMPORARY ON DATABASE %I FROM PUBLIC', current_database())
 \gexec

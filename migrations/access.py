@@ -1,6 +1,7 @@
 """Who may do what on PostgreSQL: each context's login works in its own schema and sees no other.
 
-The tables belong to the user that migrates, so a service can read and write rows but not change a table.
+The tables belong to the user that migrates, so a service can read and write rows but not change a table. What a
+service must change all the same, the partitions of a table, it changes through functions with that user's rights.
 `deploy/roles.sql` does the same by hand.
 """
 
@@ -17,13 +18,16 @@ _OWN = (
     "GRANT USAGE ON SCHEMA {schema} TO {login}",
     "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {schema} TO {login}",
     "GRANT USAGE ON ALL SEQUENCES IN SCHEMA {schema} TO {login}",
+    "GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA {schema} TO {login}",
     "ALTER DEFAULT PRIVILEGES IN SCHEMA {schema} GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO {login}",
     "ALTER DEFAULT PRIVILEGES IN SCHEMA {schema} GRANT USAGE ON SEQUENCES TO {login}",
+    "ALTER DEFAULT PRIVILEGES IN SCHEMA {schema} GRANT EXECUTE ON FUNCTIONS TO {login}",
 )
 _OTHERS = (
     "REVOKE ALL ON SCHEMA {schema} FROM PUBLIC, {others}",
     "REVOKE ALL ON ALL TABLES IN SCHEMA {schema} FROM PUBLIC, {others}",
     "REVOKE ALL ON ALL SEQUENCES IN SCHEMA {schema} FROM PUBLIC, {others}",
+    "REVOKE ALL ON ALL FUNCTIONS IN SCHEMA {schema} FROM PUBLIC, {others}",
 )
 _DATABASE = (
     "REVOKE CREATE, TEMPORARY ON DATABASE {database} FROM PUBLIC, {logins}",

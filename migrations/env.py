@@ -8,7 +8,7 @@ from alembic import context
 from sqlalchemy import Connection
 
 from migrations import address, runner
-from migrations.contexts import COMPARED, expected
+from migrations.contexts import COMPARED, expected, is_compared
 
 _section = context.config.config_ini_section
 
@@ -21,6 +21,7 @@ def _run(connection: Connection, *, compare: bool) -> None:
         render_as_batch=compare and connection.dialect.name == "sqlite",
         target_metadata=expected(_section) if compare else None,
         autogenerate_plugins=COMPARED,
+        include_name=is_compared,
         on_version_apply=context.config.attributes.get("on_version_apply"),
     )
     with context.begin_transaction():

@@ -36,6 +36,14 @@ FROM pg_roles r, pg_class c JOIN pg_namespace n ON n.oid = relnamespace,
 WHERE rolname = ANY(%(logins)s) AND nspname = ANY(%(schemas)s) AND relkind IN ('r', 'p', 'v', 'm', 'f')
     AND has_table_privilege(r.oid, c.oid, privilege)
 """
+_ON_FUNCTIONS = """
+SELECT rolname, 'EXECUTE', 'function ' || nspname || '.' || proname
+FROM pg_roles r, pg_proc p JOIN pg_namespace n ON n.oid = pronamespace
+WHERE rolname = ANY(%(logins)s) AND nspname = ANY(%(schemas)s) AND has_function_privilege(r.oid, p.oid, 'EXECUTE')
+"""
+_FUNCTIONS = """
+SELECT nspname, proname FROM pg_proc JOIN pg_namespace n ON n.oid = pronamespace WHERE nspname = ANY(%(schemas)s)
+"""
 _TABLES = """
 SELECT nspname, relname FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace
 WHERE nspname = ANY(%(schemas)s) AND relkind IN ('r', 'p', 'v', 'm', 'f')
@@ -52,15 +60,19 @@ def findings(connection: Connection[Any], database: str) -> list[str]:
     present = {row[0] for row in connection.execute(_ROLES, asked)}
     missing = [f"the login {name} is missing" for name in logins.values() if name not in present]
     powers = [f"{name} {power}" for name, power in connection.execute(_POWERS, asked)]
-    held = {row for query in (_ON_DATABASE, _ON_SCHEMAS, _ON_TABLES) for row in connection.execute(query, asked)}
-    promised = {row for row in _promised(logins, connection.execute(_TABLES, asked).fetchall()) if row[0] in present}
+    queries = (_ON_DATABASE, _ON_SCHEMAS, _ON_TABLES, _ON_FUNCTIONS)
+    held = {row for query in queries for row in connection.execute(query, asked)}
+    tables, functions = (connection.execute(query, asked).fetchall() for query in (_TABLES, _FUNCTIONS))
+    promised = {row for row in _promised(logins, tables, functions) if row[0] in present}
     too_much = [f"{name} has {privilege} on {thing}, and should not" for name, privilege, thing in held - promised]
     too_little = [f"{name} lacks {privilege} on {thing}" for name, privilege, thing in promised - held]
     return missing + powers + sorted(too_much) + sorted(too_little)
 
 
-def _promised(logins: dict[str, str], tables: list[tuple[str, str]]) -> set[_Privilege]:
-    promised = set[_Privilege]()
+def _promised(
+    logins: dict[str, str], tables: list[tuple[str, str]], functions: list[tuple[str, str]]
+) -> set[_Privilege]:
+    promised = {(logins[schema], "EXECUTE", f"function {schema}.{function}") for schema, function in functions}
     for context, name in logins.items():
         promised |= {(name, "CONNECT", "the database"), (name, "USAGE", f"schema {context}")}
     for schema, table in tables:

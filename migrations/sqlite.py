@@ -71,10 +71,12 @@ class SqliteDirectory:
         for context in CONTEXTS:
             with self.connect(context) as connection, connection.begin():
                 names = connection.exec_driver_sql(
-                    "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%'"
+                    "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%' "
+                    # A virtual table takes those that it is made of along, which nobody else may drop.
+                    "ORDER BY sql LIKE 'CREATE VIRTUAL%' DESC"
                 )
                 for name in names.scalars().all():
-                    connection.exec_driver_sql(f'DROP TABLE "{name}"')
+                    connection.exec_driver_sql(f'DROP TABLE IF EXISTS "{name}"')
 
     def _file(self, context: str) -> Path:
         return self._directory / f"{context}.db"

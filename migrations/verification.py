@@ -6,9 +6,9 @@ from typing import Any
 
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import Column, Connection, Constraint, Index, MetaData, Table, inspect
+from sqlalchemy import Column, Connection, Constraint, Index, MetaData, Table, inspect, text
 
-from migrations.contexts import COMPARED, CONTEXTS, expected
+from migrations.contexts import BESIDE_THE_TABLES, COMPARED, CONTEXTS, expected, is_compared
 from migrations.history import CONFIG_FILE, History
 from migrations.runner import open_target
 
@@ -16,6 +16,7 @@ _COMPARISON = {
     "compare_type": True,
     "compare_server_default": True,
     "autogenerate_plugins": COMPARED,
+    "include_name": is_compared,
 }
 
 
@@ -38,12 +39,14 @@ def findings(database_url: str, *, config_file: Path = CONFIG_FILE) -> list[str]
 def drift(connection: Connection, metadata: MetaData) -> list[str]:
     """How the tables of one context differ from `metadata`.
 
-    Of check constraints the names are compared; of partial indexes, that they are partial.
+    Of check constraints the names are compared; of partial indexes, that they are partial; of what one engine alone
+    has, that it is there.
     """
     comparison = MigrationContext.configure(connection, opts=_COMPARISON)
     changes = compare_metadata(comparison, metadata)
     flat = [change for entry in changes for change in (entry if isinstance(entry, list) else [entry])]
-    return [_in_words(change) for change in flat] + list(_predicates(connection, metadata))
+    found = [_in_words(change) for change in flat] + list(_predicates(connection, metadata))
+    return found + (_missing_beside(connection) if "run_history" in metadata.tables else [])
 
 
 def _in_words(change: tuple[Any, ...]) -> str:
@@ -53,6 +56,17 @@ def _in_words(change: tuple[Any, ...]) -> str:
         return f"{table}.{column} has {action.removeprefix('modify_')} {found}, expected {wanted}"
     verdict = "is missing" if action.startswith("add_") else "is not expected"
     return f"{_named(details)} {verdict}"
+
+
+def _missing_beside(connection: Connection) -> list[str]:
+    postgres = connection.dialect.name == "postgresql"
+    names = (
+        text("SELECT relname FROM pg_class WHERE relnamespace = current_schema()::regnamespace")
+        if postgres
+        else text("SELECT name FROM sqlite_schema")
+    )
+    present = set(connection.execute(names).scalars())
+    return [f"{name} is missing" for name in BESIDE_THE_TABLES[connection.dialect.name] if name not in present]
 
 
 def _named(details: list[Any]) -> str:

@@ -205,7 +205,8 @@ def _postgres_engine(url: URL, schema: str, pool_size: int) -> Engine:
         pool_size=pool_size,
         connect_args={
             "connect_timeout": 3,
-            "options": f"-c search_path={schema}",
+            # In other zones the first and last days of the calendar cannot be read.
+            "options": f"-c search_path={schema} -c TimeZone=UTC",
             "application_name": f"baton-{schema}",
         },
     )

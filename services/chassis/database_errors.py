@@ -12,7 +12,7 @@ from services.chassis.errors import DeadlineExceeded, InvalidArgument, Unavailab
 
 _log = logging.getLogger(__name__)
 ATTEMPTS = 5
-_SERIALIZATION_FAILURE, _DEADLOCK, _QUERY_CANCELED = "40001", "40P01", "57014"
+_SERIALIZATION_FAILURE, _DEADLOCK, _QUERY_CANCELED, _LOCK_NOT_AVAILABLE = "40001", "40P01", "57014", "55P03"
 _SQLITE_BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 # How SQLite words what makes its file unusable. A missing table is a database that was not migrated (yet).
 _SQLITE_UNREACHABLE = ("unable to open", "no such table", "disk I/O", "disk is full", "readonly database")
@@ -48,7 +48,7 @@ def translated(error: DBAPIError | PoolTimeout) -> Exception:
     state = getattr(cause, "sqlstate", None)
     if state in (_SERIALIZATION_FAILURE, _DEADLOCK):
         return TryAgain()
-    if _sqlite_busy(cause):
+    if _sqlite_busy(cause) or state == _LOCK_NOT_AVAILABLE:
         return too_busy()  # after it was waited for
     if state == _QUERY_CANCELED:
         return DeadlineExceeded("the database did not answer in time")

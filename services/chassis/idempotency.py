@@ -4,48 +4,26 @@ The answer is stored with the caller, the method, the key and a fingerprint of t
 of the effect itself: either both are there or neither is.
 """
 
-import hashlib
+from collections.abc import Callable, Sequence
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Generic, TypeVar
 
 from google.protobuf.message import Message
-from sqlalchemy import (
-    Column,
-    Connection,
-    LargeBinary,
-    MetaData,
-    Row,
-    String,
-    Table,
-    delete,
-    func,
-    insert,
-    select,
-    tuple_,
-)
+from sqlalchemy import Connection, Table
 
 from services.chassis import call
+from services.chassis.answers import DELETE_BATCH, Answers, Asked
 from services.chassis.clock import Clock
-from services.chassis.columns import Timestamp
 from services.chassis.database import Database, Work
-from services.chassis.errors import Aborted, InvalidArgument, Violation
+from services.chassis.errors import Aborted, ServiceError
+from services.chassis.group_commit import GroupCommit
 
+_Q = TypeVar("_Q")
 _R = TypeVar("_R", bound=Message)
-_DELETE_BATCH = 1000
-
-
-def idempotency_table(metadata: MetaData) -> Table:
-    """The table that a context keeps its answers in."""
-    return Table(
-        "idempotency_keys",
-        metadata,
-        Column("caller", String(64), primary_key=True),
-        Column("method", String(200), primary_key=True),
-        Column("key", String(255), primary_key=True),
-        Column("fingerprint", LargeBinary(32), nullable=False),
-        Column("response", LargeBinary, nullable=False),
-        Column("created_at", Timestamp, nullable=False, index=True),
-    )
+_Done = tuple[_R, bool]
+"""A response, and whether it was given before."""
+GroupEffect = Callable[[Connection, Clock, Sequence[_Q]], Sequence[_R | ServiceError]]
+"""A rule for several at once: for each a response, or the error that its caller gets."""
 
 
 class Idempotency:
@@ -53,8 +31,7 @@ class Idempotency:
 
     def __init__(self, database: Database, table: Table, ttl_seconds: int) -> None:
         self._database = database
-        self._table = table
-        self._ttl = timedelta(seconds=ttl_seconds)
+        self._answers = Answers(table, timedelta(seconds=ttl_seconds))
 
     async def once(
         self, request: Message, response_type: type[_R], effect: Work[_R], *, answer_is_secret: bool = False
@@ -65,79 +42,98 @@ class Idempotency:
         key was used for another request, Aborted `IDEMPOTENCY_KEY_IN_FLIGHT` while the first one runs. A secret
         answer is not stored: its request, repeated, is Aborted `ANSWER_NOT_REPEATABLE`.
         """
-        key: str = request.request_id  # type: ignore[attr-defined]
-        if not key:
+        asked = Asked.in_current_call(request)
+        if asked is None:
             return await self._database.transact(effect)
-        serving = call.current.get()
-        assert serving is not None, "idempotency needs a call"
-        identity = {"caller": call.caller().agent_id, "method": serving.method, "key": key}
 
-        def remembered(connection: Connection, clock: Clock) -> tuple[_R, bool]:
-            self._lock(connection, identity)
-            stored = self._find(connection, clock, identity)
-            if stored is None:
+        def remembered(connection: Connection, clock: Clock) -> _Done[_R]:
+            (answer,) = self._answers.recall(connection, clock, [asked])
+            if isinstance(answer, ServiceError):
+                raise answer
+            if answer is None:
                 response = effect(connection, clock)
-                answer = b"" if answer_is_secret else response.SerializeToString()
-                self._store(connection, clock, identity, _fingerprint(request), answer)
+                kept = b"" if answer_is_secret else response.SerializeToString()
+                self._answers.keep(connection, clock, [(asked, kept)])
                 return response, False
-            _refuse_other_request(stored.fingerprint, _fingerprint(request))
             if answer_is_secret:
                 raise Aborted("this was done before, and its answer is shown only once", reason="ANSWER_NOT_REPEATABLE")
-            return response_type.FromString(stored.response), True
+            return response_type.FromString(answer), True
 
-        response, serving.replayed = await self._database.transact(remembered)
-        return response
+        return _marked(await self._database.transact(remembered))
+
+    async def earlier_answer(self, request: Message, response_type: type[_R]) -> _R | None:
+        """The answer that the request's key had before, marked as `once` does; None when it is new. Raises as `once`.
+
+        For what takes many transactions: ask first, do it, then `once` with an effect that only answers.
+        """
+        asked = Asked.in_current_call(request)
+        if asked is None:
+            return None
+        (answer,) = await self._database.transact(
+            lambda connection, clock: self._answers.recall(connection, clock, [asked])
+        )
+        if isinstance(answer, ServiceError):
+            raise answer
+        return None if answer is None else _marked((response_type.FromString(answer), True))
+
+    def grouped(self, response_type: type[_R], effect: GroupEffect[_Q, _R]) -> "GroupedOnce[_Q, _R]":
+        """Like `once`, for a method whose concurrent calls share their transactions."""
+        return GroupedOnce(self._database, self._answers, response_type, effect)
 
     async def forget_expired(self) -> float:
         """Deletes answers past their time, a thousand at once; a step for `loops.forever`."""
-        deleted = await self._database.transact(self._delete_expired)
-        return 0.1 if deleted == _DELETE_BATCH else 600.0
+        deleted = await self._database.transact(self._answers.delete_expired)
+        return 0.1 if deleted == DELETE_BATCH else 600.0
 
-    def _lock(self, connection: Connection, identity: dict[str, str]) -> None:
-        # SQLite has one writer: there the transaction itself is the lock.
-        if self._database.is_postgres:
-            digest = hashlib.sha256("\x00".join(identity.values()).encode()).digest()
-            number = int.from_bytes(digest[:8], signed=True)
-            if not connection.execute(select(func.pg_try_advisory_xact_lock(number))).scalar_one():
-                raise Aborted(
-                    "a request with this key is still in progress", reason="IDEMPOTENCY_KEY_IN_FLIGHT", retry_after=1
-                )
 
-    def _find(self, connection: Connection, clock: Clock, identity: dict[str, str]) -> Row[Any] | None:
-        columns = self._table.c
-        return connection.execute(
-            select(columns.fingerprint, columns.response).where(
-                *(columns[name] == value for name, value in identity.items()),
-                columns.created_at > clock.now() - self._ttl,
-            )
-        ).one_or_none()
+class GroupedOnce(Generic[_Q, _R]):
+    """One method's calls, of which those that come together are one transaction."""
 
-    def _store(
-        self, connection: Connection, clock: Clock, identity: dict[str, str], fingerprint: bytes, response: bytes
+    def __init__(
+        self, database: Database, answers: Answers, response_type: type[_R], effect: GroupEffect[_Q, _R]
     ) -> None:
-        # An answer past its time may still be there: it is replaced.
-        expired = (self._table.c[name] == value for name, value in identity.items())
-        connection.execute(delete(self._table).where(*expired))
-        connection.execute(
-            insert(self._table).values(fingerprint=fingerprint, response=response, created_at=clock.now(), **identity)
+        self._database = database
+        self._answers = answers
+        self._response_type = response_type
+        self._effect = effect
+        self._group: GroupCommit[tuple[Asked | None, _Q], _Done[_R]] = GroupCommit(self._transact)
+
+    async def once(self, request: Message, item: _Q) -> _R:
+        """The effect's response for `item`, or the one that the key of `request` had before. Raises as `once`."""
+        return _marked(await self._group.add((Asked.in_current_call(request), item)))
+
+    async def _transact(self, group: Sequence[tuple[Asked | None, _Q]]) -> Sequence[_Done[_R] | Exception]:
+        return await self._database.transact(lambda connection, clock: self._write(connection, clock, group))
+
+    def _write(
+        self, connection: Connection, clock: Clock, group: Sequence[tuple[Asked | None, _Q]]
+    ) -> list[_Done[_R] | Exception]:
+        answers = self._answers.recall(connection, clock, [asked for asked, _ in group])
+        new = [(asked, item) for (asked, item), answer in zip(group, answers, strict=True) if answer is None]
+        responses = self._effect(connection, clock, [item for _, item in new])
+        self._answers.keep(
+            connection,
+            clock,
+            [
+                (asked, response.SerializeToString())
+                for (asked, _), response in zip(new, responses, strict=True)
+                if asked is not None and not isinstance(response, ServiceError)
+            ],
         )
+        left = iter(responses)
+        return [self._done(next(left) if answer is None else answer) for answer in answers]
 
-    def _delete_expired(self, connection: Connection, clock: Clock) -> int:
-        columns = self._table.c
-        key = (columns.caller, columns.method, columns.key)
-        expired = select(*key).where(columns.created_at < clock.now() - self._ttl).limit(_DELETE_BATCH)
-        return connection.execute(delete(self._table).where(tuple_(*key).in_(expired))).rowcount
-
-
-def _refuse_other_request(stored: bytes, repeated: bytes) -> None:
-    if stored != repeated:
-        description = "was used for a different request: use a new key for every new request"
-        raise InvalidArgument(
-            f"the idempotency key {description}",
-            reason="IDEMPOTENCY_KEY_REUSED",
-            violations=[Violation("request_id", description)],
-        )
+    def _done(self, answer: _R | ServiceError | bytes) -> _Done[_R] | Exception:
+        match answer:
+            case ServiceError():
+                return answer
+            case bytes():
+                return self._response_type.FromString(answer), True
+        return answer, False
 
 
-def _fingerprint(request: Message) -> bytes:
-    return hashlib.sha256(request.SerializeToString(deterministic=True)).digest()
+def _marked(done: _Done[_R]) -> _R:
+    response, is_replay = done
+    if (serving := call.current.get()) is not None:
+        serving.replayed = is_replay
+    return response

@@ -1,6 +1,17 @@
 """Identifiers."""
 
+import secrets
+from datetime import datetime, timedelta
+from uuid import UUID
+
 import uuid_utils
+
+from services.chassis.clock import EPOCH
+
+_MICROSECOND = timedelta(microseconds=1)
+_LAST_MICROSECOND = (1 << 48) * 1000 - 1
+_VERSION, _VARIANT = 7 << 76, 0b10 << 62
+_RANDOM_BITS = 62
 
 
 def new_id() -> str:
@@ -8,6 +19,34 @@ def new_id() -> str:
     return str(uuid_utils.uuid7())
 
 
+def id_at(instant: datetime) -> str:
+    """A new UUIDv7 of that microsecond: for what began elsewhere, or earlier, and is to sort by then.
+
+    Of such ids, those of an earlier microsecond are always smaller; ids of one microsecond are in no particular
+    order, and neither are these and those of `new_id` within one millisecond. What is before 1970 counts as 1970.
+    """
+    millisecond, microseconds = divmod(_since_epoch(instant), 1000)
+    # The twelve bits behind the milliseconds hold the fraction of one (RFC 9562, section 6.2, method 3).
+    return _uuid7(millisecond, microseconds * 4096 // 1000, secrets.randbits(_RANDOM_BITS))
+
+
+def lowest_id_at(instant: datetime) -> str:
+    """The bound of the ids from the instant on: `id >= lowest_id_at(since)`, `id < lowest_id_at(until)`.
+
+    What all ids know are whole milliseconds, so a bound within one is that of the millisecond it falls in.
+    """
+    return _uuid7(_since_epoch(instant) // 1000, 0, 0)
+
+
 def stored_id(text: str) -> str:
     """A UUID in small letters, as it is stored and compared; in capitals it is the same one (RFC 9562, section 4)."""
     return text.lower()
+
+
+def _since_epoch(instant: datetime) -> int:
+    """Microseconds since 1970, within what an id can hold."""
+    return min(max((instant - EPOCH) // _MICROSECOND, 0), _LAST_MICROSECOND)
+
+
+def _uuid7(millisecond: int, fraction: int, random: int) -> str:
+    return str(UUID(int=millisecond << 80 | _VERSION | fraction << 64 | _VARIANT | random))

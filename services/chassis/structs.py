@@ -7,6 +7,8 @@ from google.protobuf.struct_pb2 import ListValue, Struct, Value
 
 # Above it a double no longer tells neighbouring integers apart, and orjson prints no integer beyond 64 bits.
 _LARGEST_EXACT_INTEGER = 2**53
+# dict first: whether something else is a Mapping takes long to find out.
+_OBJECTS = (dict, Mapping)
 
 
 def from_struct(struct: Struct) -> dict[str, Any]:
@@ -64,7 +66,7 @@ def _fill(target: Value, value: Any) -> None:
         target.string_value = value
     elif isinstance(value, int | float):
         target.number_value = value
-    elif isinstance(value, Mapping):
+    elif isinstance(value, _OBJECTS):
         target.struct_value.SetInParent()  # an empty one is one, too
         for key, item in value.items():
             _fill(target.struct_value.fields[key], item)

@@ -5,9 +5,11 @@ Attribute names follow the OpenTelemetry semantic conventions 1.44 in their stab
 
 import logging
 import os
+import re
 import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import cache
 
 import orjson
 from opentelemetry import metrics, trace
@@ -17,7 +19,10 @@ from opentelemetry.sdk.metrics.export import MetricReader, PeriodicExportingMetr
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+from services.chassis.unrecorded import UnrecordedTracerProvider
 
 # Span and metric attribute names, so that none is spelled twice.
 RPC_SYSTEM = "rpc.system.name"
@@ -27,6 +32,7 @@ ERROR_TYPE = "error.type"
 ERROR_REASON = "baton.error.reason"
 CALLER = "baton.caller"
 
+_TRACEPARENT = re.compile("00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})")
 _propagator = TraceContextTextMapPropagator()
 _RECORD_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
@@ -34,19 +40,21 @@ _RECORD_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {"message", "ascti
 def configure(service: str) -> None:
     """Sets up traces, metrics and logs of this process; called once, by its `__main__`.
 
-    Traces and metrics go to OTEL_EXPORTER_OTLP_ENDPOINT when it is set; without it spans are still made, so
-    that trace ids are on runs and in answers, but go nowhere.
+    Traces and metrics go to OTEL_EXPORTER_OTLP_ENDPOINT when it is set; without it spans still have ids, so that
+    trace ids are on runs and in answers, but nothing is recorded.
     """
     logging.basicConfig(level=os.environ.get("BATON_LOG_LEVEL", "INFO").upper(), handlers=[_log_handler(service)])
     resource = Resource.create({"service.name": f"baton-{service}", "service.namespace": "baton"})
-    tracer_provider = TracerProvider(resource=resource, shutdown_on_exit=False)
+    tracer_provider: trace.TracerProvider = UnrecordedTracerProvider()
     readers: list[MetricReader] = []
     if os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT"):
         # Imported only where they are used: the exporters are a third of what every process has to load.
         from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter
         from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
 
-        tracer_provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+        recorded = TracerProvider(resource=resource, shutdown_on_exit=False)
+        recorded.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+        tracer_provider = recorded
         readers.append(PeriodicExportingMetricReader(OTLPMetricExporter()))
     trace.set_tracer_provider(tracer_provider)
     metrics.set_meter_provider(MeterProvider(readers, resource=resource, shutdown_on_exit=False))
@@ -60,7 +68,9 @@ def shutdown() -> None:
             stop()
 
 
+@cache
 def tracer() -> trace.Tracer:
+    # Making one takes as long as making several spans. Before there is a provider this answers a tracer that finds it.
     return trace.get_tracer("baton")
 
 
@@ -77,7 +87,14 @@ def traceparent() -> str:
 
 def remote_context(carrier: Mapping[str, str]) -> Context:
     """The context that a caller sent along as `traceparent` and `tracestate`."""
-    return _propagator.extract(carrier)
+    plain = None if "tracestate" in carrier else _TRACEPARENT.fullmatch(carrier.get("traceparent", ""))
+    if plain is None:
+        return _propagator.extract(carrier)
+    # What nearly every call and run has, in a quarter of the time.
+    caller = SpanContext(
+        int(plain[1], 16), int(plain[2], 16), is_remote=True, trace_flags=TraceFlags(int(plain[3], 16))
+    )
+    return trace.set_span_in_context(NonRecordingSpan(caller), Context())
 
 
 def trace_id() -> str:

@@ -16,7 +16,8 @@ from google.protobuf.message_factory import GetMessageClass
 from services.chassis.config import ConfigurationError
 
 HTTP_BODY = "google.api.HttpBody"
-KEY_FIELD = "request_id"
+FIELD_MASK = "google.protobuf.FieldMask"
+KEY_FIELD, MASK_FIELD = "request_id", "update_mask"
 _VERBS = ("get", "put", "post", "delete", "patch")
 
 
@@ -59,6 +60,12 @@ class Method:
     def takes_key(self) -> bool:
         """Whether an `Idempotency-Key` means anything to it."""
         return self.policy.mutates and KEY_FIELD in self.descriptor.input_type.fields_by_name
+
+    def takes_mask(self, binding: Binding) -> bool:
+        """Whether it is told which fields a PATCH gives, so that one given as null can be told from one not given."""
+        mask = self.descriptor.input_type.fields_by_name.get(MASK_FIELD)
+        is_mask = mask is not None and mask.message_type is not None and mask.message_type.full_name == FIELD_MASK
+        return is_mask and binding.verb == "PATCH" and bool(binding.body)
 
     def new_request(self) -> Message:
         return GetMessageClass(self.descriptor.input_type)()

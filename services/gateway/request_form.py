@@ -10,7 +10,7 @@ from starlette.requests import Request
 from services.chassis.config import ConfigurationError
 from services.chassis.errors import InvalidArgument, Violation
 from services.gateway.body import read_json, refuse_body
-from services.gateway.descriptors import KEY_FIELD, Binding, Method
+from services.gateway.descriptors import KEY_FIELD, MASK_FIELD, Binding, Method
 from services.gateway.transcode.faults import Fault, Faults
 from services.gateway.transcode.parser import Parsers
 from services.gateway.transcode.query import PutTexts, fill_from_query, text_fields, text_putter
@@ -18,10 +18,17 @@ from services.gateway.transcode.query import PutTexts, fill_from_query, text_fie
 KEY_HEADER = "Idempotency-Key"
 _KEY = re.compile(r"[\x21-\x7e]{1,255}")
 _BY_PATH, _BY_BODY, _BY_KEY = "is given by the path", "is given by the body", f"is given by the {KEY_HEADER} header"
+_BY_NAMES = "is given by the names in the body"
+
+FillBody = Callable[[Message, object], None]
+"""Fills a request from its body's JSON. Raises Faults."""
 
 
 class RequestForm:
-    """Where each field of a request comes from: the path, else the body, else the query; the key from its header."""
+    """Where each field of a request comes from: the path, else the body, else the query; the key from its header.
+
+    A PATCH whose request has an `update_mask` fills it with the names in the body's object, so that null clears.
+    """
 
     def __init__(self, method: Method, binding: Binding, parameters: tuple[str, ...], parsers: Parsers) -> None:
         descriptor = method.descriptor.input_type
@@ -32,8 +39,13 @@ class RequestForm:
         elsewhere = dict.fromkeys(parameters, _BY_PATH)
         if KEY_FIELD in descriptor.fields_by_name:
             elsewhere[KEY_FIELD] = _BY_KEY
+        if method.takes_mask(binding):
+            elsewhere[MASK_FIELD] = _BY_NAMES
         self._refused = dict.fromkeys(text_fields(descriptor).keys() - from_query.keys(), _BY_BODY) | elsewhere
-        self._fill_body = _body_filler(descriptor, binding.body, elsewhere, parsers)
+        fill_body = _body_filler(descriptor, binding.body, elsewhere, parsers)
+        if fill_body is not None and method.takes_mask(binding):
+            fill_body = _masked(fill_body, {name.removeprefix(f"{binding.body}.") for name in parameters})
+        self._fill_body = fill_body
 
     async def read(self, request: Request, values: Mapping[str, str]) -> Message:
         """The request message. Raises InvalidArgument with a violation for every fault found."""
@@ -78,9 +90,7 @@ def _path_putter(method: Method, name: str) -> PutTexts:
     return text_putter(name, field)
 
 
-def _body_filler(
-    descriptor: Descriptor, body: str, elsewhere: Mapping[str, str], parsers: Parsers
-) -> Callable[[Message, object], None] | None:
+def _body_filler(descriptor: Descriptor, body: str, elsewhere: Mapping[str, str], parsers: Parsers) -> FillBody | None:
     """What fills a request from its body, or None when it takes none."""
     if not body:
         return None
@@ -98,6 +108,16 @@ def _body_filler(
             raise Faults([(inner or "body", description) for inner, description in wrong.at(place)]) from None
 
     return fill_body
+
+
+def _masked(fill: FillBody, given_by_path: Collection[str]) -> FillBody:
+    def fill_and_mask(message: Message, value: object) -> None:
+        fill(message, value)
+        # null for the whole body is like none. Sorted, because the order of names in an object means nothing.
+        names = sorted(value.keys() - given_by_path) if isinstance(value, dict) else []
+        getattr(message, MASK_FIELD).paths.extend(names)
+
+    return fill_and_mask
 
 
 def _faults(step: Callable[..., None], *arguments: object) -> list[Fault]:

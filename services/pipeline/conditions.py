@@ -23,10 +23,10 @@ def compile_condition(text: str) -> Expression:
         raise ConditionError(str(error)) from None
 
 
-def holds(text: str, context: Mapping[str, Any]) -> bool:
+def holds(text: str, context: Mapping[str, Any], budget: Budget | None = None) -> bool:
     """Whether the condition is true in `context`. Raises ConditionError."""
     try:
-        found = compile_condition(text).evaluate(context, Budget())
+        found = compile_condition(text).evaluate(context, budget or Budget())
     except ExpressionError as error:
         raise ConditionError(f"if: {error}") from None
     if isinstance(found, Missing) or found is None or found is False:

@@ -68,7 +68,7 @@ def check(payload: Mapping[str, Any]) -> list[Problem]:
 
     Fields are named as in `payload.pipeline[1].with.time`. Whether the tools exist is not looked at.
     """
-    if _deeper_than(payload, MAX_DEPTH):
+    if is_too_deep(payload):
         return [Problem("payload", f"is nested deeper than {MAX_DEPTH} levels")]
     problems: list[Problem] = []
 
@@ -84,9 +84,14 @@ def check(payload: Mapping[str, Any]) -> list[Problem]:
     return problems
 
 
+def is_too_deep(payload: Mapping[str, Any]) -> bool:
+    """Whether a payload has more than MAX_DEPTH levels."""
+    return _deeper_than(payload, MAX_DEPTH)
+
+
 def _step(position: int, step: Mapping[str, Any]) -> Step:
     return Step(
-        id=step.get("id", _default_id(position)),
+        id=step.get("id", default_id(position)),
         uses=step["uses"],
         with_=step.get("with", {}),
         save_as=step.get("save_as"),
@@ -95,7 +100,8 @@ def _step(position: int, step: Mapping[str, Any]) -> Step:
     )
 
 
-def _default_id(position: int) -> str:
+def default_id(position: int) -> str:
+    """The id of a step that has none of its own, by its position from 0."""
     return f"step_{position + 1}"
 
 
@@ -139,7 +145,7 @@ class _StepChecks:
         self._check_save_as(step, path)
 
     def _check_id(self, step: Mapping[str, Any], position: int, path: str) -> None:
-        name = step.get("id", _default_id(position))
+        name = step.get("id", default_id(position))
         if not _is_name(name):
             self._report(f"{path}.id", _NAME_RULE)
         elif name in self._ids:

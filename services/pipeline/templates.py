@@ -43,13 +43,13 @@ def compile_template(text: str) -> Template:
     return _cached(text) if len(text) <= _LONGEST_CACHED else _read(text)
 
 
-def render(value: Any, context: Mapping[str, Any], field: str = "with") -> Any:
+def render(value: Any, context: Mapping[str, Any], field: str = "with", budget: Budget | None = None) -> Any:
     """`value` with every string in it rendered.
 
     Raises TemplateError, which begins with the path of the faulty string (`with.time: ...`), also when the result
-    would have more than MAX_RENDERED_BYTES of JSON.
+    would have more than MAX_RENDERED_BYTES of JSON. Whoever renders several values may give them one budget.
     """
-    budget = Budget()
+    budget = budget or Budget()
     try:
         rendered = _render(value, context, field, budget)
         Budget(MAX_RENDERED_BYTES).measure(rendered)

@@ -11,12 +11,15 @@ _GRACE_SECONDS = 15.0
 CONTEXTS = ("sessions", "tasks", "workflows")
 # Passed on from the supervisor's own environment, beside everything that begins with one of the prefixes.
 _PASSED = ("PATH", "HOME", "LANG", "TZ", "TMPDIR", "IDEMPOTENCY_TTL_SECONDS")
-_PASSED_PREFIXES = ("OTEL_", "PYTHON", "LC_", "BATON_GATEWAY_")
+_PASSED_PREFIXES = ("OTEL_", "GRPC_", "PYTHON", "LC_", "BATON_GATEWAY_")
 _PASSED_SETTINGS = (
     "BATON_LOG_LEVEL",
     "BATON_DEFAULT_TIMEZONE",
     "BATON_DATABASE_POOL_SIZE",
+    "BATON_RETENTION_DAYS",
     "BATON_WORKER_CONCURRENCY",
+    "BATON_WORKER_TOOL_CALLS",
+    "BATON_WORKER_ROLE",
     "BATON_WORKER_GRACE_SECONDS",
 )
 

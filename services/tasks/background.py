@@ -1,19 +1,24 @@
 """The loops that every replica of the tasks service runs: the scheduler and the reaper."""
 
 import logging
-
-from opentelemetry.trace import SpanKind
+import time
+from collections import Counter
+from datetime import timedelta
 
 from services.chassis import telemetry
 from services.chassis.clock import Clock, SystemClock
 from services.chassis.database import Database
 from services.tasks.operations import scheduling, work
+from services.tasks.spans import new_trace
+from services.tasks.store.worker import forget_workers
 from services.tasks.wakeup import Wakeup
 
 _log = logging.getLogger(__name__)
-_TASK_ID = "baton.task.id"
+_OUTCOME = "outcome"
 _SCHEDULER_REST_SECONDS = 0.5
 _REAPER_REST_SECONDS = 1.0
+_FORGET_REST_SECONDS = 60.0
+_WORKER_REMEMBERED = timedelta(hours=1)
 
 
 class Scheduler:
@@ -23,46 +28,63 @@ class Scheduler:
         self._database = database
         self._work_wakeup = work_wakeup
         self._clock = clock or SystemClock()
+        self._occurrences = telemetry.meter().create_counter(
+            "baton.occurrences", description="nominal times of schedules that were judged, by outcome"
+        )
+        self._lag = telemetry.meter().create_histogram(
+            "baton.scheduler.lag", unit="s", description="from when a run was due until it was queued"
+        )
 
     async def step(self) -> float:
         """One round; rests until the next fire time, half a second at most, so that new tasks are seen."""
         fired = await self._database.transact(
-            lambda connection, clock: scheduling.fire_due_tasks(connection, _new_trace, clock)
+            lambda connection, clock: scheduling.fire_due_tasks(connection, new_trace, clock)
         )
-        for task in fired.unreadable:
-            _log.error("schedule_unreadable", extra={"task_id": task.task_id, "reason": task.reason})
+        self._tell(fired)
         if fired.runs:
             self._work_wakeup.notify()
-        if fired.tasks == scheduling.BATCH:
+        if fired.more:
             return 0.0
         if fired.next_fire_at is None:
             return _SCHEDULER_REST_SECONDS
         ahead = (fired.next_fire_at - self._clock.now()).total_seconds()
         return min(max(ahead, 0.01), _SCHEDULER_REST_SECONDS)
 
+    def _tell(self, fired: scheduling.Fired) -> None:
+        for task in fired.unreadable:
+            _log.error("schedule_unreadable", extra={"task_id": task.task_id, "reason": task.reason})
+        for outcome, count in Counter(occurrence.outcome for occurrence in fired.occurrences).items():
+            self._occurrences.add(count, {_OUTCOME: outcome.value})
+        for run in fired.runs:
+            self._lag.record((fired.at - run.due_at).total_seconds())
+
 
 class Reaper:
-    """Rescues runs whose worker is gone."""
+    """Rescues runs whose worker is gone, and forgets workers that are."""
 
     def __init__(self, database: Database, work_wakeup: Wakeup) -> None:
         self._database = database
         self._work_wakeup = work_wakeup
         self._expiries = telemetry.meter().create_counter("baton.lease.expiries", description="leases that ended")
+        self._forgets_at = 0.0
 
     async def step(self) -> float:
         """One round; a second later the next."""
         rescued = await self._database.transact(work.rescue_runs)
-        if expired := rescued.requeued + rescued.poisoned:
-            self._expiries.add(expired)
-            _log.warning("leases_expired", extra={"requeued": rescued.requeued, "poisoned": rescued.poisoned})
-            self._work_wakeup.notify()
-        return 0.0 if expired == work.RESCUE_BATCH else _REAPER_REST_SECONDS
+        if rescued.expired:
+            self._expiries.add(rescued.expired)
+            _log.warning(
+                "leases_expired",
+                extra={"requeued": rescued.requeued, "poisoned": rescued.poisoned, "canceled": rescued.canceled},
+            )
+        if rescued.roles:
+            self._work_wakeup.notify(*rescued.roles)
+        await self._forget_workers()
+        return 0.0 if rescued.expired == work.RESCUE_BATCH else _REAPER_REST_SECONDS
 
-
-def _new_trace(task_id: str) -> str:
-    # Outside of any span, so that each scheduled run is the root of a trace of its own.
-    with telemetry.tracer().start_as_current_span(
-        "schedule.fire", context=telemetry.remote_context({}), kind=SpanKind.PRODUCER
-    ) as span:
-        span.set_attribute(_TASK_ID, task_id)
-        return telemetry.traceparent()
+    async def _forget_workers(self) -> None:
+        if time.monotonic() >= self._forgets_at:
+            self._forgets_at = time.monotonic() + _FORGET_REST_SECONDS
+            await self._database.transact(
+                lambda connection, clock: forget_workers(connection, clock.now() - _WORKER_REMEMBERED)
+            )

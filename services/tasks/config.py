@@ -16,6 +16,9 @@ class Settings:
     listen: str = setting("BATON_LISTEN", default="127.0.0.1:7002", help="address to serve gRPC on")
     pool_size: int = setting("BATON_DATABASE_POOL_SIZE", default=8, help="database connections and threads")
     default_timezone: str = setting("BATON_DEFAULT_TIMEZONE", default="UTC", help="of tasks that name none")
+    retention_days: int = setting(
+        "BATON_RETENTION_DAYS", default=0, help="how long finished runs are kept; 0 is for ever"
+    )
     idempotency_ttl_seconds: int = setting(
         "IDEMPOTENCY_TTL_SECONDS", default=86_400, help="how long an answer is remembered by its key"
     )

@@ -1,6 +1,9 @@
 """What can go wrong in the tasks context, one class per fact."""
 
-from services.chassis.errors import AlreadyExists, FailedPrecondition, NotFound, PermissionDenied
+from collections.abc import Collection
+
+from services.chassis.errors import AlreadyExists, DeadlineExceeded, FailedPrecondition, NotFound, PermissionDenied
+from services.tasks.models.run import RunStatus
 from services.tasks.models.task import TaskStatus
 
 
@@ -22,6 +25,39 @@ class TaskNotActive(FailedPrecondition):
         )
 
 
+class TaskCanceled(FailedPrecondition):
+    """Canceled is final."""
+
+    def __init__(self, task_id: str) -> None:
+        super().__init__(
+            f"task {task_id} is canceled, and that is final: create a new one",
+            reason="TASK_CANCELED",
+            metadata={"task_id": task_id},
+        )
+
+
+class TaskCompleted(FailedPrecondition):
+    """A schedule that has fired for the last time cannot be paused."""
+
+    def __init__(self, task_id: str) -> None:
+        super().__init__(
+            f"task {task_id} has fired for the last time: there is nothing to pause; a new schedule makes it active",
+            reason="TASK_COMPLETED",
+            metadata={"task_id": task_id},
+        )
+
+
+class TaskOfAnotherAgent(PermissionDenied):
+    """Only a task's owner, or `admin`, changes it."""
+
+    def __init__(self, task_id: str) -> None:
+        super().__init__(
+            f"task {task_id} belongs to another agent: only its owner changes it, or a caller with the scope 'admin'",
+            reason="TASK_OF_ANOTHER_AGENT",
+            metadata={"task_id": task_id},
+        )
+
+
 class CreatedByNotCaller(PermissionDenied):
     """Only `admin` creates tasks in another agent's name."""
 
@@ -37,6 +73,118 @@ class RunNotFound(NotFound):
 
     def __init__(self, run_id: str) -> None:
         super().__init__(f"run {run_id} does not exist", reason="RUN_NOT_FOUND", metadata={"run_id": run_id})
+
+
+class RunFinished(FailedPrecondition):
+    """What is finished stays as it is."""
+
+    def __init__(self, run_id: str, status: RunStatus) -> None:
+        super().__init__(
+            f"run {run_id} is {status}: a finished run does not change",
+            reason="RUN_FINISHED",
+            metadata={"run_id": run_id, "status": status.value},
+        )
+
+
+class RunNotFinished(FailedPrecondition):
+    """Only a finished run is queued anew."""
+
+    def __init__(self, run_id: str, status: RunStatus) -> None:
+        super().__init__(
+            f"run {run_id} is {status}: wait for its end, or cancel it",
+            reason="RUN_NOT_FINISHED",
+            metadata={"run_id": run_id, "status": status.value},
+        )
+
+
+class RunSucceeded(FailedPrecondition):
+    """What succeeded is not done anew."""
+
+    def __init__(self, run_id: str) -> None:
+        super().__init__(
+            f"run {run_id} has succeeded: there is no failed step to begin from; run its task again instead",
+            reason="RUN_SUCCEEDED",
+            metadata={"run_id": run_id},
+        )
+
+
+class RunReported(FailedPrecondition):
+    """What happened outside, Baton cannot do anew."""
+
+    def __init__(self, run_id: str) -> None:
+        super().__init__(
+            f"run {run_id} was reported from outside: only there it can be done anew",
+            reason="RUN_REPORTED",
+            metadata={"run_id": run_id},
+        )
+
+
+class RunOfAnotherAgent(PermissionDenied):
+    """Only a run's owner, or `admin`, steers it."""
+
+    def __init__(self, run_id: str) -> None:
+        super().__init__(
+            f"run {run_id} belongs to another agent: only its owner changes it, or a caller with the scope 'admin'",
+            reason="RUN_OF_ANOTHER_AGENT",
+            metadata={"run_id": run_id},
+        )
+
+
+class RunNotReported(FailedPrecondition):
+    """What Baton runs itself, nobody else reports or decides."""
+
+    def __init__(self, run_id: str) -> None:
+        super().__init__(
+            f"run {run_id} is one of Baton's own: only a run that was reported from outside is changed here",
+            reason="RUN_NOT_REPORTED",
+            metadata={"run_id": run_id},
+        )
+
+
+class RunTransitionNotAllowed(FailedPrecondition):
+    """Not every status may follow every other."""
+
+    def __init__(self, run_id: str, status: RunStatus, wanted: RunStatus, allowed: Collection[RunStatus]) -> None:
+        names = ", ".join(sorted(allowed))
+        way = f"it may become {names}" if names else "approve, reject or cancel it"
+        super().__init__(
+            f"run {run_id} is {status} and cannot become {wanted}: {way}",
+            reason="RUN_TRANSITION_NOT_ALLOWED",
+            metadata={"run_id": run_id, "from": status.value, "to": wanted.value, "allowed": names},
+        )
+
+
+class RunNotAwaitingApproval(FailedPrecondition):
+    """Only what waits for a decision is decided, and only once."""
+
+    def __init__(self, run_id: str, status: RunStatus) -> None:
+        super().__init__(
+            f"run {run_id} is {status}: only a run that is awaiting_approval is approved, rejected or canceled",
+            reason="RUN_NOT_AWAITING_APPROVAL",
+            metadata={"run_id": run_id, "status": status.value},
+        )
+
+
+class ApproverIsRequester(PermissionDenied):
+    """Nobody approves what they asked approval for."""
+
+    def __init__(self, run_id: str) -> None:
+        super().__init__(
+            f"run {run_id} was reported by you: somebody else has to decide",
+            reason="APPROVER_IS_REQUESTER",
+            metadata={"run_id": run_id},
+        )
+
+
+class PruneIncomplete(DeadlineExceeded):
+    """There was more to delete than the call had time for."""
+
+    def __init__(self, deleted: int) -> None:
+        super().__init__(
+            f"{deleted} runs were deleted before the time was over: call again for the rest",
+            reason="PRUNE_INCOMPLETE",
+            metadata={"deleted": str(deleted)},
+        )
 
 
 class ToolServerNameTaken(AlreadyExists):

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import grpc
 from baton.tasks.v1 import (
+    ledger_service_pb2,
+    ledger_service_pb2_grpc,
     run_service_pb2,
     run_service_pb2_grpc,
     task_service_pb2,
@@ -26,9 +28,13 @@ from services.chassis.idempotency import Idempotency
 from services.chassis.paging import Cursors
 from services.chassis.policy import policies
 from services.chassis.server import create_server
+from services.tasks.attendance import Attendance
 from services.tasks.background import Reaper, Scheduler
 from services.tasks.config import Settings
+from services.tasks.housekeeping import MonthMaker, Retention
+from services.tasks.listener import CONNECTION_SECONDS, Listener
 from services.tasks.models.schedule import is_timezone
+from services.tasks.servicer.ledger import LedgerServicer
 from services.tasks.servicer.run import RunServicer
 from services.tasks.servicer.task import TaskServicer
 from services.tasks.servicer.tool import ToolServicer
@@ -38,6 +44,9 @@ from services.tasks.wakeup import Wakeup
 
 SCHEMA = "tasks"
 MIN_POOL_SIZE = 2
+MAX_RETENTION_DAYS = 36_500
+# A step of the listener is as long as its connection lasts.
+_LISTENING_SECONDS = 2 * CONNECTION_SECONDS
 
 
 @dataclass(frozen=True)
@@ -50,12 +59,26 @@ class Service:
     idempotency: Idempotency
     scheduler: Scheduler
     reaper: Reaper
+    attendance: Attendance
+    listener: Listener | None
+    """None on SQLite, which one process has to itself."""
+    month_maker: MonthMaker | None
+    """None on SQLite, where the history is one table."""
+    retention: Retention | None
+    """None when everything is kept."""
 
     def background(self) -> Sequence[Coroutine[None, None, None]]:
         """The loops that run beside the server."""
+        listening = [loops.forever("listener", self.listener.step, timeout=_LISTENING_SECONDS)] if self.listener else []
+        months = [loops.forever("months", self.month_maker.step, timeout=60)] if self.month_maker else []
+        retention = [loops.forever("retention", self.retention.step, timeout=3600)] if self.retention else []
         return (
+            *listening,
+            *months,
+            *retention,
             loops.forever("scheduler", self.scheduler.step, timeout=30),
             loops.forever("reaper", self.reaper.step, timeout=30),
+            loops.forever("attendance", self.attendance.step, timeout=30),
             loops.forever("idempotency", self.idempotency.forget_expired, timeout=30),
         )
 
@@ -84,22 +107,32 @@ def build(settings: Settings, clock: Clock | None = None) -> Service:
     database = Database(settings.database_url, schema=SCHEMA, pool_size=settings.pool_size, clock=clock)
     idempotency = Idempotency(database, idempotency_keys, settings.idempotency_ttl_seconds)
     cursors = Cursors.from_file(settings.cursor_key_file)
-    work_wakeup = Wakeup()
-    work_servicer = WorkServicer(database, work_wakeup)
+    listener = Listener(settings.database_url) if database.is_postgres else None
+    work_wakeup = listener.wakeup if listener else Wakeup()
+    attendance = Attendance(database)
+    work_servicer = WorkServicer(database, work_wakeup, attendance)
     contract = (
         task_service_pb2.DESCRIPTOR,
         run_service_pb2.DESCRIPTOR,
         work_service_pb2.DESCRIPTOR,
         tool_service_pb2.DESCRIPTOR,
+        ledger_service_pb2.DESCRIPTOR,
     )
     server = create_server(policies(contract), Verifier(settings.jwks_file, clock or SystemClock()))
     task_servicer = TaskServicer(database, idempotency, cursors, work_wakeup, settings.default_timezone)
     task_service_pb2_grpc.add_TaskServiceServicer_to_server(task_servicer, server)
-    run_service_pb2_grpc.add_RunServiceServicer_to_server(RunServicer(database, cursors), server)
+    run_service_pb2_grpc.add_RunServiceServicer_to_server(
+        RunServicer(database, idempotency, cursors, work_wakeup), server
+    )
     work_service_pb2_grpc.add_WorkServiceServicer_to_server(work_servicer, server)
     tool_service_pb2_grpc.add_ToolServiceServicer_to_server(ToolServicer(database, idempotency, cursors), server)
+    ledger_service_pb2_grpc.add_LedgerServiceServicer_to_server(LedgerServicer(database, idempotency, cursors), server)
     scheduler, reaper = Scheduler(database, work_wakeup, clock), Reaper(database, work_wakeup)
-    return Service(server, database, work_servicer, idempotency, scheduler, reaper)
+    month_maker = MonthMaker(database) if database.is_postgres else None
+    retention = Retention(database, settings.retention_days) if settings.retention_days else None
+    return Service(
+        server, database, work_servicer, idempotency, scheduler, reaper, attendance, listener, month_maker, retention
+    )
 
 
 def _check(settings: Settings) -> None:
@@ -108,6 +141,11 @@ def _check(settings: Settings) -> None:
         raise ConfigurationError(
             f"BATON_DEFAULT_TIMEZONE is {settings.default_timezone!r}, which is not an IANA timezone: "
             "use a name such as UTC or Europe/Chisinau"
+        )
+    if not 0 <= settings.retention_days <= MAX_RETENTION_DAYS:
+        raise ConfigurationError(
+            f"BATON_RETENTION_DAYS is {settings.retention_days}: it is a number of days, at most "
+            f"{MAX_RETENTION_DAYS}, or 0 to keep everything"
         )
     if settings.pool_size < MIN_POOL_SIZE:
         raise ConfigurationError(

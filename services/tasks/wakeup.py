@@ -1,22 +1,47 @@
-"""A hint, inside one process, that there may be work: those who wait for it look again at once."""
+"""A hint that there may be work for a role: those who wait for it look again at once."""
 
 import asyncio
+from collections.abc import Callable
+from typing import Any
+from weakref import WeakValueDictionary
+
+Tell = Callable[[frozenset[str] | None], Any]
+"""Passes a hint on to other processes: the roles, or None for all of them."""
 
 
 class Wakeup:
-    """Wakes all who wait. Taking a ticket before looking makes sure that no hint is lost in between."""
+    """Wakes those who wait. Taking a ticket before looking makes sure that no hint is lost in between.
 
-    def __init__(self) -> None:
-        self._next = asyncio.Event()
+    A hint costs little and promises nothing: who waits looks by itself, too, now and then.
+    """
 
-    def notify(self) -> None:
-        """Wakes everybody who holds a ticket of before now."""
-        self._next.set()
-        self._next = asyncio.Event()
+    def __init__(self, tell: Tell | None = None) -> None:
+        self._tell = tell
+        # The next hint of each role, for as long as somebody has a ticket for it.
+        self._next: WeakValueDictionary[str, asyncio.Event] = WeakValueDictionary()
 
-    def ticket(self) -> asyncio.Event:
+    def notify(self, *roles: str) -> None:
+        """Wakes everybody who holds a ticket of before now for one of the roles, here and in other processes.
+
+        Without a role it wakes everybody.
+        """
+        self.wake(*roles)
+        if self._tell is not None:
+            self._tell(frozenset(roles) or None)
+
+    def wake(self, *roles: str) -> None:
+        """Like `notify`, in this process only."""
+        for role in roles or list(self._next):
+            event = self._next.pop(role, None)
+            if event is not None:
+                event.set()
+
+    def ticket(self, role: str = "") -> asyncio.Event:
         """What to wait with for the next hint."""
-        return self._next
+        event = self._next.get(role)
+        if event is None:
+            event = self._next[role] = asyncio.Event()
+        return event
 
     async def wait(self, ticket: asyncio.Event, seconds: float) -> None:
         """Waits for a hint that came after the ticket was taken, at most so many seconds."""

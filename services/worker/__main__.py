@@ -1,5 +1,6 @@
 """The worker as a process: `python -m services.worker`."""
 
+import gc
 import logging
 import sys
 
@@ -33,6 +34,8 @@ def main() -> None:
 async def run() -> None:
     """Works until SIGTERM or SIGINT."""
     settings = config.load(Settings)
+    # What is loaded by now stays: looking for garbage in it again and again takes a tenth of a busy worker's time.
+    gc.freeze()
     token = settings.token_file.read_text().strip()
     async with open_channel(settings.sessions_address) as sessions:
         access_tokens = AccessTokens(TokenExchange(sessions), token)
@@ -41,6 +44,8 @@ async def run() -> None:
                 tasks,
                 clock=SystemClock(),
                 concurrency=settings.concurrency,
+                tool_calls=settings.tool_calls,
+                role=settings.role,
                 grace_seconds=settings.grace_seconds,
             )
             await worker.run(stop_signal())

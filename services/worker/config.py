@@ -6,7 +6,9 @@ from pathlib import Path
 
 from services.chassis.config import ConfigurationError, setting
 
-MAX_CONCURRENCY = 100
+MAX_CONCURRENCY = 1000
+MAX_TOOL_CALLS = 1000
+MAX_ROLE_LENGTH = 50
 
 
 @dataclass(frozen=True)
@@ -19,7 +21,15 @@ class Settings:
         "BATON_WORKER_TOKEN_FILE",
         help="file with the worker's token; its agent needs the scopes runs:work and tools:admin",
     )
-    concurrency: int = setting("BATON_WORKER_CONCURRENCY", default=10, help=f"runs at one time, 1..{MAX_CONCURRENCY}")
+    concurrency: int = setting("BATON_WORKER_CONCURRENCY", default=100, help=f"runs at one time, 1..{MAX_CONCURRENCY}")
+    tool_calls: int = setting(
+        "BATON_WORKER_TOOL_CALLS", default=10, help=f"calls to one tool server at one time, 1..{MAX_TOOL_CALLS}"
+    )
+    role: str = setting(
+        "BATON_WORKER_ROLE",
+        default="",
+        help=f"do only runs of this role, at most {MAX_ROLE_LENGTH} characters; empty for those of no role",
+    )
     grace_seconds: float = setting(
         "BATON_WORKER_GRACE_SECONDS",
         default=20.0,
@@ -27,7 +37,16 @@ class Settings:
     )
 
     def __post_init__(self) -> None:
-        if not 1 <= self.concurrency <= MAX_CONCURRENCY:
-            raise ConfigurationError(f"BATON_WORKER_CONCURRENCY is {self.concurrency}, must be 1..{MAX_CONCURRENCY}")
+        _check_count("BATON_WORKER_CONCURRENCY", self.concurrency, MAX_CONCURRENCY)
+        _check_count("BATON_WORKER_TOOL_CALLS", self.tool_calls, MAX_TOOL_CALLS)
+        if len(self.role) > MAX_ROLE_LENGTH:
+            raise ConfigurationError(
+                f"BATON_WORKER_ROLE has {len(self.role)} characters, must be at most {MAX_ROLE_LENGTH}"
+            )
         if self.grace_seconds < 0 or not math.isfinite(self.grace_seconds):
             raise ConfigurationError(f"BATON_WORKER_GRACE_SECONDS is {self.grace_seconds}, must be 0 or more")
+
+
+def _check_count(variable: str, count: int, highest: int) -> None:
+    if not 1 <= count <= highest:
+        raise ConfigurationError(f"{variable} is {count}, must be 1..{highest}")

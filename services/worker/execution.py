@@ -2,27 +2,29 @@
 
 import asyncio
 import logging
+import math
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from typing import Any
 
 import orjson
 from baton.tasks.v1 import run_pb2, work_service_pb2
+from google.protobuf.struct_pb2 import Struct
 from opentelemetry.trace import Span
 
 from services.chassis import structs
-from services.chassis.clock import Clock
+from services.chassis.clock import Clock, instant_text
 from services.chassis.errors import ServiceError
-from services.pipeline.definition import Pipeline, Step, parse
+from services.chassis.timestamps import from_timestamp
+from services.pipeline.definition import Pipeline, Step
 from services.pipeline.errors import PipelineError
-from services.worker import failures, spans
+from services.worker import failures, payloads, spans
 from services.worker.failures import InputNotValid, InternalFault, StepFailed
 from services.worker.held import HeldRun
 from services.worker.limits import MAX_OUTPUT_BYTES
 from services.worker.reporting import LeaseLost, Reporter
 from services.worker.steps import StepResult, StepRunner, Tools
 
-_DONE = (run_pb2.StepStatus.STEP_STATUS_SUCCEEDED, run_pb2.StepStatus.STEP_STATUS_SKIPPED)
+_DONE = (run_pb2.STEP_STATUS_SUCCEEDED, run_pb2.STEP_STATUS_SKIPPED)
 _log = logging.getLogger(__name__)
 
 
@@ -83,38 +85,38 @@ class _Execution:
             outcome = work_service_pb2.RunReport(released=work_service_pb2.RunReleased())
         except ServiceError:
             outcome = self._unrecordable()
-        self._held.ending = True
+        self._held.end()
         await self._end(outcome)
 
     async def _work(self) -> work_service_pb2.RunReport:
         """Does the steps that are left; answers the outcome."""
         try:
-            pipeline = parse(structs.from_struct(self._leased.payload))
-            failed = await self._do_steps(pipeline)
-            return self._succeeded() if failed is None else self._failed(failed.error)
+            return await self._do_steps(payloads.read(self._leased.payload))
         except PipelineError as error:
-            return self._failed_with(failures.from_pipeline(error))
+            return self._failed(failures.from_pipeline(error))
         except StepFailed as failure:
-            return self._failed_with(failure)
+            return self._failed(failure)
         except (LeaseLost, ServiceError):
             raise
         except Exception:
             _log.exception("run_crashed", extra={"run_id": self._leased.lease.run_id})
-            return self._failed_with(InternalFault("the worker failed to do this run"))
+            return self._failed(InternalFault("the worker failed to do this run"))
 
-    async def _do_steps(self, pipeline: Pipeline) -> run_pb2.RunStep | None:
-        """Answers the step that failed, if one did. The last step's record is left to travel with the outcome."""
-        context = self._run_context(pipeline)
+    async def _do_steps(self, pipeline: Pipeline) -> work_service_pb2.RunReport:
+        """The last step's record is left to travel with the outcome."""
         left = list(self._steps_left(pipeline))
+        context = self._run_context(pipeline) if left else {}
         for number, (position, step) in enumerate(left, start=1):
+            if self._held.cancel_requested:
+                return self._canceled()
             # A copy: what a tool was given must not change under it when later steps save more.
             result = await self._runner.run(position, step, {**context, "steps": dict(self._saved)})
             self._note(step, result)
-            if result.failed:
-                return result.record
-            if number < len(left):
+            if result.failure is not None:
+                return self._failed(result.failure, step.id)
+            if number < len(left) and not self._held.cancel_requested:
                 await self._report(work_service_pb2.RunReport())
-        return None
+        return self._succeeded()
 
     def _steps_left(self, pipeline: Pipeline) -> Iterator[tuple[int, Step]]:
         """The steps that no earlier attempt finished; what those saved is saved again."""
@@ -123,7 +125,7 @@ class _Execution:
             record = done.get(step.id)
             if record is None:
                 yield position, step
-            elif step.save_as and record.status == run_pb2.StepStatus.STEP_STATUS_SUCCEEDED:
+            elif step.save_as and record.status == run_pb2.STEP_STATUS_SUCCEEDED:
                 self._saved[step.save_as] = structs.from_value(record.output)
 
     def _note(self, step: Step, result: StepResult) -> None:
@@ -134,38 +136,45 @@ class _Execution:
     def _run_context(self, pipeline: Pipeline) -> dict[str, Any]:
         lease = self._leased.lease
         return {
-            "now": _instant(self._clock.now()),
+            "now": instant_text(self._clock.now()),
             "params": dict(pipeline.params),
             "run": {
                 "id": lease.run_id,
                 "attempt": lease.attempt,
-                "created_at": _instant(self._leased.created_at.ToDatetime(UTC)),
+                "created_at": instant_text(from_timestamp(self._leased.created_at)),
             },
             "task": {"id": self._leased.task_id, "title": self._leased.task},
         }
 
     def _succeeded(self) -> work_service_pb2.RunReport:
+        if not self._saved:
+            return work_service_pb2.RunReport(succeeded=work_service_pb2.RunSucceeded())
         size = self._output_bytes()
         if size > MAX_OUTPUT_BYTES:
             raise InputNotValid(f"the saved outputs have {size} bytes in all, at most {MAX_OUTPUT_BYTES}")
         succeeded = work_service_pb2.RunSucceeded(output=structs.to_struct(self._saved))
         return work_service_pb2.RunReport(succeeded=succeeded)
 
-    def _failed_with(self, failure: StepFailed) -> work_service_pb2.RunReport:
-        return self._failed(failures.run_error(failure))
-
-    def _failed(self, error: run_pb2.RunError) -> work_service_pb2.RunReport:
-        failed = work_service_pb2.RunFailed(error=error)
-        if self._output_bytes() <= MAX_OUTPUT_BYTES:
-            failed.output.CopyFrom(structs.to_struct(self._saved))
+    def _failed(self, failure: StepFailed, step_id: str = "") -> work_service_pb2.RunReport:
+        failed = work_service_pb2.RunFailed(error=failures.run_error(failure, step_id), output=self._output_so_far())
+        if failure.retry_after is not None:
+            failed.retry_after.FromMilliseconds(math.ceil(failure.retry_after * 1000))
         return work_service_pb2.RunReport(failed=failed)
+
+    def _canceled(self) -> work_service_pb2.RunReport:
+        return work_service_pb2.RunReport(canceled=work_service_pb2.RunCanceled(output=self._output_so_far()))
+
+    def _output_so_far(self) -> Struct | None:
+        """What is saved, unless it is more than may be kept."""
+        return structs.to_struct(self._saved) if self._output_bytes() <= MAX_OUTPUT_BYTES else None
 
     def _output_bytes(self) -> int:
         # Every output was checked when its tool answered, so this is JSON.
         return len(orjson.dumps(self._saved))
 
     async def _end(self, outcome: work_service_pb2.RunReport) -> None:
-        self._span.set_attribute(spans.RUN_OUTCOME, outcome.WhichOneof("outcome") or "")
+        if self._span.is_recording():
+            self._span.set_attribute(spans.RUN_OUTCOME, outcome.WhichOneof("outcome") or "")
         if outcome.HasField("failed"):
             spans.mark_failed(self._span, failures.error_type(outcome.failed.error))
         try:
@@ -177,18 +186,15 @@ class _Execution:
         """What was done cannot be recorded as it is; that it was not recorded still can."""
         self._unreported.clear()
         self._saved.clear()
-        return self._failed_with(InternalFault("what this run did could not be recorded"))
+        return self._failed(InternalFault("what this run did could not be recorded"))
 
     async def _report(self, report: work_service_pb2.RunReport) -> None:
         """Sends `report` with the steps that ended since the last one. Raises LeaseLost and ServiceError."""
         report.lease.CopyFrom(self._held.lease)
         report.steps.extend(self._unreported)
-        await self._reporter.send(report)
+        receipt = await self._reporter.send(report)
+        self._held.cancel_requested |= receipt.cancel_requested
         self._unreported.clear()
-
-
-def _instant(moment: datetime) -> str:
-    return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 def _go_on_after_cancellation() -> None:

@@ -14,9 +14,16 @@ RETRYABLE = frozenset(
 
 
 class StepFailed(Exception):
-    """A step that cannot be done. The message is for people and is kept with the run."""
+    """A step that cannot be done. The message is for people and is kept with the run.
+
+    `retry_after` is how many seconds the tool asked to be left alone, None when it did not say.
+    """
 
     error_class: ClassVar[run_pb2.ErrorClass.ValueType]
+
+    def __init__(self, message: str, *, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
 
 
 class InputNotValid(StepFailed):

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from baton.tasks.v1 import work_service_pb2
 
+# Runs that are done and only wait for their report to be taken make room for others, but not without end.
+MAX_UNREPORTED = 200
 _log = logging.getLogger(__name__)
 
 
@@ -23,24 +25,32 @@ class LeaseTiming:
 class HeldRun:
     """One leased run and the task that works on it."""
 
-    def __init__(self, lease: work_service_pb2.Lease, timing: LeaseTiming) -> None:
+    def __init__(self, lease: work_service_pb2.Lease, runs: "HeldRuns") -> None:
         self.lease = lease
         self.lost = False
         """The lease is gone: nothing more may be reported."""
         self.ending = False
         """The outcome is known and on its way: there is nothing left to give back."""
-        self._timing = timing
+        self.cancel_requested = False
+        """Somebody called the run off: it is to stop before its next step."""
+        self.good_until = 0.0
+        """The loop's time at which the lease must be given up unless it is renewed."""
+        self._runs = runs
         self._task: asyncio.Task[None] | None = None
-        self._timer: asyncio.TimerHandle | None = None
 
     def start(self, task: asyncio.Task[None]) -> None:
+        """The run is worked on by `task` from now on."""
         self._task = task
-        self.renewed(asyncio.get_running_loop().time())
+        self._runs.started(self, task)
+
+    def end(self) -> None:
+        """The work is done: another run may take its place while the outcome is reported."""
+        self.ending = True
+        self._runs.work_ended()
 
     def renewed(self, asked_at: float) -> None:
         """The lease was granted anew by a call that was made at `asked_at` (loop time)."""
-        self._stop_timer()
-        self._timer = asyncio.get_running_loop().call_at(asked_at + self._timing.give_up_after, self.lose)
+        self.good_until = asked_at + self._runs.timing.give_up_after
 
     def lose(self) -> None:
         """Stops the work at once, for good: somebody else may hold the run by now."""
@@ -54,16 +64,10 @@ class HeldRun:
         if not self.ending and self._task is not None:
             self._task.cancel()
 
-    def finished(self) -> None:
-        self._stop_timer()
-
-    def _stop_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-
 
 class HeldRuns:
-    """All runs held, at most `capacity`. Each is known by its id: the leases of one batch share their token."""
+    """All runs held, at most `capacity` of them at work. Each is known by its id: the leases of one batch share their
+    token."""
 
     def __init__(self, capacity: int, timing: LeaseTiming | None = None) -> None:
         self.timing = timing or LeaseTiming()
@@ -71,14 +75,16 @@ class HeldRuns:
         self._runs: dict[str, HeldRun] = {}
         # Also those of runs that are lost but have not stopped yet: they take room until they have.
         self._tasks: set[asyncio.Task[None]] = set()
+        self._at_work = 0
         self._freed = asyncio.Event()
+        self._watch: asyncio.TimerHandle | None = None
 
     def __iter__(self) -> Iterator[HeldRun]:
         return iter(list(self._runs.values()))
 
     @property
     def free(self) -> int:
-        return max(0, self._capacity - len(self._tasks))
+        return max(0, self._capacity - max(self._at_work, len(self._tasks) - MAX_UNREPORTED))
 
     async def wait_for_room(self) -> int:
         """Waits until at least one more run can be held; answers how many."""
@@ -87,15 +93,24 @@ class HeldRuns:
             await self._freed.wait()
         return self.free
 
-    def add(self, run: HeldRun, task: asyncio.Task[None]) -> None:
+    def started(self, run: HeldRun, task: asyncio.Task[None]) -> None:
         """Holds a run. One that is held already was leased anew, so its earlier lease is lost."""
         earlier = self._runs.get(run.lease.run_id)
         if earlier is not None:
             earlier.lose()
         self._runs[run.lease.run_id] = run
         self._tasks.add(task)
-        run.start(task)
+        self._at_work += 1
         task.add_done_callback(lambda done: self._remove(run, done))
+        loop = asyncio.get_running_loop()
+        run.renewed(loop.time())
+        if self._watch is None:
+            self._watch = loop.call_at(run.good_until, self._give_up_overdue)
+
+    def work_ended(self) -> None:
+        """One of the runs at work makes room."""
+        self._at_work -= 1
+        self._freed.set()
 
     async def wait_until_empty(self, seconds: float) -> bool:
         """Whether all runs ended within `seconds`."""
@@ -103,9 +118,19 @@ class HeldRuns:
             await asyncio.wait(self._tasks, timeout=seconds)
         return not self._tasks
 
+    def _give_up_overdue(self) -> None:
+        """One timer serves all: a lease only ever gets longer, so none is overdue before the timer's run was."""
+        loop = asyncio.get_running_loop()
+        for run in self:
+            if run.good_until <= loop.time():
+                run.lose()
+        ends = [run.good_until for run in self._runs.values() if not run.lost]
+        self._watch = loop.call_at(min(ends), self._give_up_overdue) if ends else None
+
     def _remove(self, run: HeldRun, task: asyncio.Task[None]) -> None:
         if self._runs.get(run.lease.run_id) is run:
             del self._runs[run.lease.run_id]
         self._tasks.discard(task)
-        run.finished()
+        if not run.ending:
+            self._at_work -= 1
         self._freed.set()

@@ -27,10 +27,17 @@ class Leasing:
     """Leases runs and starts a task for each."""
 
     def __init__(
-        self, stub: work_service_pb2_grpc.WorkServiceStub, worker_id: str, held: HeldRuns, execute: Execute
+        self,
+        stub: work_service_pb2_grpc.WorkServiceStub,
+        worker_id: str,
+        held: HeldRuns,
+        execute: Execute,
+        *,
+        role: str = "",
     ) -> None:
         self._stub = stub
         self._worker_id = worker_id
+        self._role = role
         self._held = held
         self._execute = execute
         self._failures = telemetry.meter().create_counter(
@@ -53,9 +60,12 @@ class Leasing:
 
     async def _lease(self) -> None:
         request = work_service_pb2.LeaseRunsRequest(
-            worker_id=self._worker_id, limit=min(self._held.free, MAX_BATCH), wait_seconds=WAIT_SECONDS
+            worker_id=self._worker_id,
+            limit=min(self._held.free, MAX_BATCH),
+            wait_seconds=WAIT_SECONDS,
+            role=self._role,
         )
         response = await self._stub.LeaseRuns(request, timeout=WAIT_SECONDS + _ANSWER_SECONDS)
         for leased in response.runs:
-            held = HeldRun(leased.lease, self._held.timing)
-            self._held.add(held, asyncio.create_task(self._execute(leased, held)))
+            held = HeldRun(leased.lease, self._held)
+            held.start(asyncio.create_task(self._execute(leased, held)))

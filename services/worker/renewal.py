@@ -55,6 +55,7 @@ class Renewal:
                 continue
             if answer.HasField("expires_at"):
                 run.renewed(asked_at)
+                run.cancel_requested |= answer.cancel_requested
             else:
                 run.lose()
         return True

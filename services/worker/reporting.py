@@ -39,7 +39,7 @@ class LeaseLost(Exception):
 @dataclass
 class _Pending:
     report: work_service_pb2.RunReport
-    accepted: "asyncio.Future[bool]"
+    receipt: "asyncio.Future[work_service_pb2.ReportReceipt]"
     # The batch continues the trace of its first report.
     context: otel_context.Context = field(default_factory=otel_context.get_current)
 
@@ -52,8 +52,8 @@ class Reporter:
         self._waiting: list[_Pending] = []
         self._sender: asyncio.Task[None] | None = None
 
-    async def send(self, report: work_service_pb2.RunReport) -> None:
-        """Returns once the report is recorded. An idle reporter sends at once.
+    async def send(self, report: work_service_pb2.RunReport) -> work_service_pb2.ReportReceipt:
+        """Answers the receipt once the report is recorded. An idle reporter sends at once.
 
         Raises LeaseLost when the report is refused, and ServiceError when it can never be recorded. While the
         service is away it is tried again, for as long as the caller waits: cancelling takes it back.
@@ -62,8 +62,10 @@ class Reporter:
         self._waiting.append(pending)
         if self._sender is None or self._sender.done():
             self._sender = asyncio.create_task(self._send_waiting())
-        if not await pending.accepted:
+        receipt = await pending.receipt
+        if not receipt.accepted:
             raise LeaseLost
+        return receipt
 
     async def _send_waiting(self) -> None:
         while batch := self._next_batch():
@@ -75,7 +77,7 @@ class Reporter:
                 _refuse(batch)
 
     def _next_batch(self) -> list[_Pending]:
-        self._waiting = [pending for pending in self._waiting if not pending.accepted.done()]
+        self._waiting = [pending for pending in self._waiting if not pending.receipt.done()]
         batch: list[_Pending] = []
         size = 0
         for pending in self._waiting[:MAX_BATCH]:
@@ -99,7 +101,7 @@ class Reporter:
                     return
             await asyncio.sleep(pause)
             tries, pause = tries + 1, min(pause * 2, _LONGEST_PAUSE_SECONDS)
-            batch = [pending for pending in batch if not pending.accepted.done()]
+            batch = [pending for pending in batch if not pending.receipt.done()]
 
     async def _call(self, batch: Sequence[_Pending]) -> work_service_pb2.ReportRunsResponse:
         request = work_service_pb2.ReportRunsRequest(reports=[pending.report for pending in batch])
@@ -115,8 +117,8 @@ class Reporter:
     async def _give_up(self, batch: Sequence[_Pending], error: ServiceError) -> None:
         """One bad report must not spoil the others of its batch."""
         if len(batch) == 1:
-            if not batch[0].accepted.done():
-                batch[0].accepted.set_exception(error)
+            if not batch[0].receipt.done():
+                batch[0].receipt.set_exception(error)
             return
         for pending in batch:
             await self._deliver([pending])
@@ -124,11 +126,11 @@ class Reporter:
     @staticmethod
     def _settle(batch: Sequence[_Pending], response: work_service_pb2.ReportRunsResponse) -> None:
         for pending, receipt in zip(batch, response.receipts, strict=True):
-            if not pending.accepted.done():
-                pending.accepted.set_result(receipt.accepted)
+            if not pending.receipt.done():
+                pending.receipt.set_result(receipt)
 
 
 def _refuse(batch: Sequence[_Pending]) -> None:
     for pending in batch:
-        if not pending.accepted.done():
-            pending.accepted.set_exception(Internal("the report could not be sent"))
+        if not pending.receipt.done():
+            pending.receipt.set_exception(Internal("the report could not be sent"))

@@ -12,6 +12,7 @@ from opentelemetry.trace import Span
 
 from services.chassis import structs
 from services.chassis.clock import Clock
+from services.chassis.timestamps import to_timestamp
 from services.pipeline import canonical, conditions, templates
 from services.pipeline.definition import Step
 from services.pipeline.errors import PipelineError
@@ -38,14 +39,12 @@ class StepResult:
 
     record: run_pb2.RunStep
     output: Any = None
-
-    @property
-    def failed(self) -> bool:
-        return self.record.status == run_pb2.StepStatus.STEP_STATUS_FAILED
+    failure: StepFailed | None = None
+    """Why it failed, if it did."""
 
     @property
     def succeeded(self) -> bool:
-        return self.record.status == run_pb2.StepStatus.STEP_STATUS_SUCCEEDED
+        return self.record.status == run_pb2.STEP_STATUS_SUCCEEDED
 
 
 class StepRunner:
@@ -63,28 +62,29 @@ class StepRunner:
         with spans.step_span(step.id, step.uses) as span:
             record.span_id = spans.span_id(span)
             started_at, begun = self._clock.now(), time.perf_counter()
-            output = await self._attempt_step(step, context, record, span)
-            _note_times(record, started_at, self._clock.now(), time.perf_counter() - begun)
-            span.set_attribute(spans.STEP_STATUS, _status_name(record))
-        return StepResult(record, output)
+            result = await self._attempt_step(step, context, record)
+            if result.failure is not None:
+                _note_failure(record, span, result.failure)
+            record.MergeFrom(_times(started_at, self._clock.now(), time.perf_counter() - begun))
+            spans.note_step(span, record.status)
+        return result
 
-    async def _attempt_step(self, step: Step, context: Mapping[str, Any], record: run_pb2.RunStep, span: Span) -> Any:
+    async def _attempt_step(self, step: Step, context: Mapping[str, Any], record: run_pb2.RunStep) -> StepResult:
         try:
             if step.condition is not None and not conditions.holds(step.condition, context):
-                record.status = run_pb2.StepStatus.STEP_STATUS_SKIPPED
-                return None
+                record.status = run_pb2.STEP_STATUS_SKIPPED
+                return StepResult(record)
             output = await self._call(step, context, record)
             record.output.CopyFrom(structs.to_value(output))
-            record.status = run_pb2.StepStatus.STEP_STATUS_SUCCEEDED
-            return output
+            record.status = run_pb2.STEP_STATUS_SUCCEEDED
+            return StepResult(record, output)
         except PipelineError as error:
-            self._fail(record, span, failures.from_pipeline(error))
+            return StepResult(record, failure=failures.from_pipeline(error))
         except StepFailed as failure:
-            self._fail(record, span, failure)
+            return StepResult(record, failure=failure)
         except Exception:
             _log.exception("step_crashed", extra={"run_id": self._run_id, "step_id": step.id})
-            self._fail(record, span, InternalFault("the worker failed to do this step"))
-        return None
+            return StepResult(record, failure=InternalFault("the worker failed to do this step"))
 
     async def _call(self, step: Step, context: Mapping[str, Any], record: run_pb2.RunStep) -> Any:
         arguments = templates.render(dict(step.with_), context)
@@ -92,18 +92,16 @@ class StepRunner:
         key = f"{self._run_id}:{step.id}"
         return await self._tools.call(step.uses, arguments, timeout=step.timeout_seconds, key=key)
 
-    @staticmethod
-    def _fail(record: run_pb2.RunStep, span: Span, failure: StepFailed) -> None:
-        record.status = run_pb2.StepStatus.STEP_STATUS_FAILED
-        record.error.CopyFrom(failures.run_error(failure, record.id))
-        spans.mark_failed(span, failures.error_type(record.error))
+
+def _note_failure(record: run_pb2.RunStep, span: Span, failure: StepFailed) -> None:
+    record.status = run_pb2.STEP_STATUS_FAILED
+    record.error.CopyFrom(failures.run_error(failure, record.id))
+    spans.mark_failed(span, failures.error_type(record.error))
 
 
-def _status_name(record: run_pb2.RunStep) -> str:
-    return run_pb2.StepStatus.Name(record.status).removeprefix("STEP_STATUS_").lower()
-
-
-def _note_times(record: run_pb2.RunStep, started_at: datetime, finished_at: datetime, seconds: float) -> None:
-    record.started_at.FromDatetime(started_at)
-    record.finished_at.FromDatetime(max(started_at, finished_at))
-    record.duration_ms = round(seconds * 1000)
+def _times(started_at: datetime, finished_at: datetime, seconds: float) -> run_pb2.RunStep:
+    return run_pb2.RunStep(
+        started_at=to_timestamp(started_at),
+        finished_at=to_timestamp(max(started_at, finished_at)),
+        duration_ms=round(seconds * 1000),
+    )

@@ -26,24 +26,29 @@ _log = logging.getLogger(__name__)
 
 
 class Worker:
-    """A client of the tasks service that does up to `concurrency` runs at a time."""
+    """A client of the tasks service that does up to `concurrency` runs of one role at a time.
+
+    Of their tool calls at most `tool_calls` at a time go to any one tool server.
+    """
 
     def __init__(
         self,
         tasks: Channel,
         *,
         clock: Clock,
-        concurrency: int = 10,
+        concurrency: int = 100,
+        tool_calls: int = 10,
+        role: str = "",
         grace_seconds: float = 20.0,
         timing: LeaseTiming | None = None,
     ) -> None:
         work = work_service_pb2_grpc.WorkServiceStub(tasks)
         self._grace_seconds = grace_seconds
         self._held = HeldRuns(concurrency, timing)
-        self._pool = McpPool()
+        self._pool = McpPool(tool_calls)
         self._registry = Registry(tool_service_pb2_grpc.ToolServiceStub(tasks), self._pool)
         executor = Executor(Toolbox(self._registry, self._pool), Reporter(work), clock)
-        self._leasing = Leasing(work, new_id(), self._held, executor.execute)
+        self._leasing = Leasing(work, new_id(), self._held, executor.execute, role=role)
         self._renewal = Renewal(work, self._held)
 
     async def run(self, stop: Coroutine[Any, Any, None]) -> None:

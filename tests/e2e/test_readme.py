@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -49,8 +50,8 @@ def test_make_run_prints_what_the_readme_shows(fresh_baton: Baton) -> None:
 def test_the_tour_does_what_it_says(fresh_baton: Baton, tmp_path: Path) -> None:
     tour = section("A five-minute tour")
     outputs = run(blocks(tour, "sh"), fresh_baton, tmp_path)
-    assert len(outputs) == 9
-    setup, demo, created, ran, exported, docs, mistake, refused, repeated = outputs
+    assert len(outputs) == 12
+    setup, demo, created, ran, previewed, asked, reported, exported, docs, mistake, refused, repeated = outputs
 
     assert setup == ""
     runs, steps = documents(demo)
@@ -69,9 +70,29 @@ def test_the_tour_does_what_it_says(fresh_baton: Baton, tmp_path: Path) -> None:
     assert finished["output"]["local"]["target"]["timezone"] == "Europe/Chisinau"
     assert finished["output"]["commits"].startswith("Commit history:")
 
-    header, *rows = exported.splitlines()
+    [preview] = documents(previewed)
+    assert (preview["valid"], preview["steps"][0]["with"]) == (True, {"text": "Report for the team"})
+    assert len(preview["fire_times"]) == 20
+    assert all(
+        datetime.fromisoformat(time["local"]).strftime("%a %H:%M") == "Fri 17:00" for time in preview["fire_times"]
+    )
+
+    paused, explained, resumed, occurrences = documents(asked)
+    assert [change["details"]["new_status"] for change in (paused, resumed)] == ["paused", "active"]
+    assert explained["blockers"][0]["code"] == "task_paused"
+    assert len(occurrences["next"]) == 3
+
+    patched, page = documents(reported)
+    assert (patched["status"], patched["log_excerpt"]) == ("succeeded", "40 pages, no broken link")
+    assert page["items"][0] == patched
+
+    header, *rows, line, other_line = exported[: exported.index("\n{\n")].splitlines()
     assert header == "task,status,duration_ms,trace_id"
-    assert rows[0] == f"My briefing,succeeded,{finished['duration_ms']},{finished['trace_id']}"
+    assert rows[0].startswith("seo.validate,succeeded,")
+    assert rows[1] == f"My briefing,succeeded,{finished['duration_ms']},{finished['trace_id']}"
+    assert [json.loads(text)["task"] for text in (line, other_line)] == ["seo.validate", "My briefing"]
+    summary = json.loads(exported[exported.index("\n{\n") :])
+    assert (summary["stats"]["total_runs"], summary["stats"]["successful_runs"]) == (3, 3)
     assert (fresh_baton.home / "runs.csv").read_text().startswith("id,task_id,task,status,")
 
     assert docs.splitlines() == ["200", "3.1.0"]
@@ -93,8 +114,8 @@ def test_the_tour_does_what_it_says(fresh_baton: Baton, tmp_path: Path) -> None:
     assert "idempotent-replayed: true" not in first.lower()
     assert "idempotent-replayed: true" in second.lower()
     assert first.splitlines()[-1] == second.splitlines()[-1]
-    # The demo's run, the tour's, and one for the two requests with one key.
-    assert len(fresh_baton.get("/runs")["items"]) == 3
+    # The demo's run, the tour's, the one that was reported, and one for the two requests with one key.
+    assert len(fresh_baton.get("/runs")["items"]) == 4
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))

@@ -12,6 +12,13 @@ from migrations import __main__ as command_line
 from migrations.contexts import CONTEXTS
 from migrations.history import CONFIG_FILE
 
+STEPS = {
+    context: sorted(file.stem[:4] for file in (CONFIG_FILE.parent / context / "versions").glob("*.py"))
+    for context in CONTEXTS
+}
+"""The revisions of each context, oldest first: their files bear their numbers."""
+HEADS = {context: steps[-1] for context, steps in STEPS.items()}
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -46,8 +53,10 @@ class ExtraSteps:
     config_file: Path
     directory: Path
 
-    def add(self, revision: str, after: str, *statements: str) -> None:
-        """A step that executes `statements`, one by one."""
+    def add(self, revision: str, *statements: str) -> None:
+        """A step that executes `statements`, one by one, behind the others; a second one of a name replaces it."""
+        earlier = sorted(file.stem for file in self.directory.glob("*.py") if file.stem < revision)
+        after = earlier[-1] if earlier else HEADS["tasks"]
         lines = [f'"""Step {revision} of a test."""', "from alembic import op"]
         lines += [f"revision, down_revision = {revision!r}, {after!r}", "def upgrade():"]
         lines += [f"    op.execute({statement!r})" for statement in statements]

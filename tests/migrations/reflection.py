@@ -4,11 +4,13 @@ from typing import Any
 
 from sqlalchemy import Connection, inspect
 
+from migrations.contexts import is_compared
+
 _LEDGER = "alembic_version"
 
 
 def reflected(connection: Connection) -> dict[str, Any]:
-    """All tables but Alembic's, in full: columns with types, keys, checks with their texts, indexes with theirs."""
+    """All tables but Alembic's and what is beside them: columns with types, keys, checks and indexes with texts."""
     inspector = inspect(connection)
     dialect = connection.dialect
     return {
@@ -21,12 +23,16 @@ def reflected(connection: Connection) -> dict[str, Any]:
             "indexes": _by_name(inspector.get_indexes(table)),
         }
         for table in inspector.get_table_names()
-        if table != _LEDGER
+        if table != _LEDGER and is_compared(table, "table", {})
     }
 
 
 def _by_name(things: list[Any]) -> dict[str, str]:
-    return {thing["name"]: repr(sorted(_texts(thing).items())) for thing in things}
+    return {
+        thing["name"]: repr(sorted(_texts(thing).items()))
+        for thing in things
+        if is_compared(thing["name"], "index", {})
+    }
 
 
 def _texts(thing: Any) -> dict[str, str]:

@@ -10,7 +10,7 @@ from migrations import address
 from migrations.contexts import CONTEXTS
 from migrations.logins import login, password
 from migrations.runner import open_target
-from tests.migrations.conftest import Command
+from tests.migrations.conftest import HEADS, STEPS, Command
 from tests.support.databases import PASSWORD_SECRET
 
 _PASSWORD = "correct/horse battery"
@@ -38,7 +38,9 @@ def test_upgrade_says_what_it_did_for_each_context(command: Command, empty_datab
     assert first.code == 0
     lines = [line.split() for line in first.out.splitlines()]
     assert lines[0] == ["context", "from", "to", "steps", "time"]
-    assert [line[:4] for line in lines[1:]] == [[context, "-", "0001", "1"] for context in CONTEXTS]
+    assert [line[:4] for line in lines[1:]] == [
+        [context, "-", HEADS[context], str(len(STEPS[context]))] for context in CONTEXTS
+    ]
     again = command("upgrade", "--database-url", empty_database_url)
     assert again.code == 0
     assert again.out.count("up to date") == 3
@@ -47,7 +49,7 @@ def test_upgrade_says_what_it_did_for_each_context(command: Command, empty_datab
 def test_upgrade_tells_each_step_when_asked_to(command: Command, empty_database_url: str) -> None:
     said = command("upgrade", "-v", "--database-url", empty_database_url).out
     assert [line for line in said.splitlines() if line.startswith("step:")] == [
-        f"step: {context} 0001" for context in CONTEXTS
+        f"step: {context} {revision}" for context in CONTEXTS for revision in STEPS[context]
     ]
 
 
@@ -62,8 +64,7 @@ def test_a_failing_step_exits_with_1_and_says_which_and_why(command: Command, em
     assert "error: step 0001 of workflows (Workflow templates) failed and was rolled back: " in failed.err
     assert "already exists" in failed.err
     assert [line.split()[:4] for line in failed.out.splitlines()[1:]] == [
-        ["sessions", "-", "0001", "1"],
-        ["tasks", "-", "0001", "1"],
+        *([context, "-", HEADS[context], str(len(STEPS[context]))] for context in ("sessions", "tasks")),
         ["workflows", "-", "-", "0"],
     ]
 
@@ -73,7 +74,7 @@ def test_status_exits_with_3_while_steps_are_pending_and_changes_nothing(
 ) -> None:
     pending = command("status", "--database-url", empty_database_url)
     assert pending.code == 3
-    assert pending.out.splitlines()[1].split() == ["sessions", "-", "0001", "1"]
+    assert pending.out.splitlines()[1].split() == ["sessions", "-", HEADS["sessions"], str(len(STEPS["sessions"]))]
     again = command("status", "--database-url", empty_database_url)
     assert again == pending
     if empty_database_url.startswith("sqlite"):
@@ -81,7 +82,7 @@ def test_status_exits_with_3_while_steps_are_pending_and_changes_nothing(
     command("upgrade", "--database-url", empty_database_url)
     done = command("status", "--database-url", empty_database_url)
     assert done.code == 0
-    assert done.out.splitlines()[1].split() == ["sessions", "0001", "0001", "0"]
+    assert done.out.splitlines()[1].split() == ["sessions", HEADS["sessions"], HEADS["sessions"], "0"]
 
 
 def test_verify_exits_with_1_and_names_each_finding(command: Command, database_url: str) -> None:

@@ -11,7 +11,7 @@ from migrations import address, runner
 from migrations.contexts import CONTEXTS
 from migrations.errors import LockHeld, NewerDatabase, StepFailed
 from migrations.runner import open_target
-from tests.migrations.conftest import ExtraSteps
+from tests.migrations.conftest import HEADS, STEPS, ExtraSteps
 from tests.support.databases import PASSWORD_SECRET, context_url
 
 
@@ -26,7 +26,9 @@ def _revision(database_url: str, context: str) -> str | None:
 
 def test_an_empty_database_gets_the_tables_of_every_context(empty_database_url: str) -> None:
     applied = runner.upgrade(empty_database_url)
-    assert [(item.context, item.before, item.steps) for item in applied] == [(context, None, 1) for context in CONTEXTS]
+    assert [(item.context, item.before, item.steps) for item in applied] == [
+        (context, None, len(STEPS[context])) for context in CONTEXTS
+    ]
     assert {"agents", "tokens", "idempotency_keys"} <= _tables(empty_database_url, "sessions")
     assert {"tasks", "occurrences", "runs", "run_history", "tools"} <= _tables(empty_database_url, "tasks")
     assert "templates" in _tables(empty_database_url, "workflows")
@@ -63,16 +65,16 @@ def test_a_second_migration_waits_only_so_long(empty_database_url: str) -> None:
 def test_a_failing_step_is_rolled_back_and_those_before_it_stay(
     empty_database_url: str, extra_steps: ExtraSteps
 ) -> None:
-    extra_steps.add("0002", "0001", "CREATE TABLE good (id INTEGER)")
-    extra_steps.add("0003", "0002", "CREATE TABLE half (id INTEGER)", "INSERT INTO nowhere VALUES (1)")
-    extra_steps.add("0004", "0003", "CREATE TABLE later (id INTEGER)")
+    extra_steps.add("x001", "CREATE TABLE good (id INTEGER)")
+    extra_steps.add("x002", "CREATE TABLE half (id INTEGER)", "INSERT INTO nowhere VALUES (1)")
+    extra_steps.add("x003", "CREATE TABLE later (id INTEGER)")
 
-    with pytest.raises(StepFailed, match=r"step 0003 of tasks \(Step 0003 of a test\) failed .*nowhere") as failed:
+    with pytest.raises(StepFailed, match=r"step x002 of tasks \(Step x002 of a test\) failed .*nowhere") as failed:
         runner.upgrade(empty_database_url, config_file=extra_steps.config_file)
 
     assert [(item.context, item.after, item.steps) for item in failed.value.applied] == [
-        ("sessions", "0001", 1),
-        ("tasks", "0002", 2),
+        ("sessions", HEADS["sessions"], len(STEPS["sessions"])),
+        ("tasks", "x001", len(STEPS["tasks"]) + 1),
     ]
     tables = _tables(empty_database_url, "tasks")
     assert "good" in tables
@@ -81,29 +83,29 @@ def test_a_failing_step_is_rolled_back_and_those_before_it_stay(
 
 
 def test_after_the_fault_is_mended_the_rest_is_applied(empty_database_url: str, extra_steps: ExtraSteps) -> None:
-    extra_steps.add("0002", "0001", "INSERT INTO nowhere VALUES (1)")
+    extra_steps.add("x001", "INSERT INTO nowhere VALUES (1)")
     with pytest.raises(StepFailed):
         runner.upgrade(empty_database_url, config_file=extra_steps.config_file)
-    extra_steps.add("0002", "0001", "CREATE TABLE good (id INTEGER)")
+    extra_steps.add("x001", "CREATE TABLE good (id INTEGER)")
     applied = runner.upgrade(empty_database_url, config_file=extra_steps.config_file)
     assert [(item.context, item.before, item.after) for item in applied] == [
-        ("sessions", "0001", "0001"),
-        ("tasks", "0001", "0002"),
-        ("workflows", None, "0001"),
+        ("sessions", HEADS["sessions"], HEADS["sessions"]),
+        ("tasks", HEADS["tasks"], "x001"),
+        ("workflows", None, HEADS["workflows"]),
     ]
 
 
 def test_a_database_that_is_ahead_of_the_code_is_left_alone(database_url: str, extra_steps: ExtraSteps) -> None:
-    extra_steps.add("0002", "0001", "CREATE TABLE good (id INTEGER)")
+    extra_steps.add("x001", "CREATE TABLE good (id INTEGER)")
     runner.upgrade(database_url, config_file=extra_steps.config_file)
-    with pytest.raises(NewerDatabase, match="tasks tables are at revision 0002"):
+    with pytest.raises(NewerDatabase, match="tasks tables are at revision x001"):
         runner.upgrade(database_url)
 
 
 @pytest.mark.parametrize("engine", ["postgres"], indirect=True)
 def test_a_step_waits_neither_for_locks_nor_for_itself_without_end(database_url: str, extra_steps: ExtraSteps) -> None:
     limits = "current_setting('lock_timeout') AS lock, current_setting('statement_timeout') AS statement"
-    extra_steps.add("0002", "0001", f"CREATE TABLE limits AS SELECT {limits}")
+    extra_steps.add("x001", f"CREATE TABLE limits AS SELECT {limits}")
     runner.upgrade(database_url, config_file=extra_steps.config_file)
     with psycopg.connect(database_url) as connection:
         assert connection.execute("SELECT lock, statement FROM tasks.limits").fetchone() == ("5s", "10min")
@@ -111,7 +113,7 @@ def test_a_step_waits_neither_for_locks_nor_for_itself_without_end(database_url:
 
 @pytest.mark.parametrize("engine", ["postgres"], indirect=True)
 def test_a_table_of_a_later_step_is_open_to_its_service(database_url: str, extra_steps: ExtraSteps) -> None:
-    extra_steps.add("0002", "0001", "CREATE TABLE later (id INTEGER)")
+    extra_steps.add("x001", "CREATE TABLE later (id INTEGER)")
     runner.upgrade(database_url, config_file=extra_steps.config_file)
     with psycopg.connect(context_url(database_url, "tasks")) as connection:
         connection.execute("INSERT INTO tasks.later VALUES (1)")

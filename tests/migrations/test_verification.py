@@ -44,7 +44,7 @@ def test_a_change_by_hand_is_found(database_url: str, context: str, change: str,
 @pytest.mark.parametrize(
     ("change", "finding"),
     [
-        ("ALTER TABLE tasks ALTER title TYPE varchar(10)", "tasks.title has type VARCHAR(10), expected VARCHAR(200)"),
+        ("ALTER TABLE tasks ALTER role TYPE varchar(10)", "tasks.role has type VARCHAR(10), expected VARCHAR(50)"),
         ("ALTER TABLE tasks ALTER title DROP NOT NULL", "tasks.title has nullable True, expected False"),
         ("ALTER TABLE tasks DROP CONSTRAINT ck_tasks_status", "constraint ck_tasks_status of tasks is missing"),
         ("ALTER TABLE tools DROP CONSTRAINT fk_tools_server", "constraint fk_tools_server of tools is missing"),
@@ -57,7 +57,7 @@ def test_a_changed_column_or_constraint_is_found(database_url: str, change: str,
 
 def test_an_index_that_is_no_longer_partial_is_found(database_url: str) -> None:
     _change(database_url, "tasks", "DROP INDEX ix_runs_claim")
-    _change(database_url, "tasks", "CREATE INDEX ix_runs_claim ON runs (priority, due_at, id)")
+    _change(database_url, "tasks", "CREATE INDEX ix_runs_claim ON runs (role, priority, due_at, id)")
     assert _drift(database_url, "tasks") == ["index ix_runs_claim of runs must be partial"]
 
 

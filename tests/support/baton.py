@@ -57,7 +57,10 @@ class Baton:
         )
         self._reader = threading.Thread(target=self._read_output, args=(self._process,), daemon=True)
         self._reader.start()
-        wait_until(self._is_ready, timeout=_READY_SECONDS)
+        try:
+            wait_until(self._is_ready, timeout=_READY_SECONDS)
+        except TimeoutError as late:
+            raise TimeoutError("\n".join([str(late), *self.output])) from None
         return self
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> int:

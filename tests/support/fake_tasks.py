@@ -39,8 +39,10 @@ class FakeRun:
     payload: dict[str, Any]
     id: str = field(default_factory=new_id)
     task: str = "a task"
+    role: str = ""
     traceparent: str = ""
     attempt: int = 0
+    cancel_requested: bool = False
     token: str = ""
     steps: list[run_pb2.RunStep] = field(default_factory=list)
     outcome: work_service_pb2.RunReport | None = None
@@ -60,8 +62,12 @@ class FakeRun:
     @property
     def output(self) -> dict[str, Any]:
         assert self.outcome is not None
-        ended = self.outcome.succeeded if self.outcome.HasField("succeeded") else self.outcome.failed
-        return structs.from_struct(ended.output)
+        return structs.from_struct(getattr(self.outcome, self.ending).output)
+
+    @property
+    def ending(self) -> str:
+        """`succeeded`, `failed`, `canceled`; empty while the run has not ended."""
+        return (self.outcome and self.outcome.WhichOneof("outcome")) or ""
 
     def step_output(self, step_id: str) -> Any:
         return next(structs.from_value(step.output) for step in self.steps if step.id == step_id)
@@ -85,6 +91,8 @@ class FakeTasks(
         """Workers that wait for work right now."""
         self.refused = 0
         self.renewed = 0
+        self.failed = Counter[str]()
+        """How many calls of each method have failed as they were told to."""
         self.report_traceparents: list[str] = []
         self.paused = asyncio.Event()
         self.paused.set()
@@ -147,8 +155,7 @@ class FakeTasks(
         self.polls += 1
         try:
             async with self._arrived, asyncio.timeout(request.wait_seconds):
-                await self._arrived.wait_for(lambda: self._queue)
-                taken, self._queue = self._queue[: request.limit], self._queue[request.limit :]
+                taken = await self._arrived.wait_for(lambda: self._take(request.role, request.limit))
         except TimeoutError:
             return work_service_pb2.LeaseRunsResponse()
         finally:
@@ -163,6 +170,7 @@ class FakeTasks(
             answer = response.leases.add(run_id=lease.run_id)
             if self._holds(lease):
                 answer.expires_at.FromDatetime(datetime.now(UTC) + LEASE)
+                answer.cancel_requested = self.runs[lease.run_id].cancel_requested
                 self.renewed += 1
         return response
 
@@ -174,8 +182,9 @@ class FakeTasks(
         response = work_service_pb2.ReportRunsResponse()
         for report in request.reports:
             accepted = self._holds(report.lease)
-            response.receipts.add(run_id=report.lease.run_id, accepted=accepted)
+            receipt = response.receipts.add(run_id=report.lease.run_id, accepted=accepted)
             if accepted:
+                receipt.cancel_requested = self.runs[report.lease.run_id].cancel_requested
                 await self._record(report)
             else:
                 self.refused += 1
@@ -206,6 +215,12 @@ class FakeTasks(
 
     async def ListTools(self, request: Any, context: Any) -> Any:
         raise NotImplementedError
+
+    def _take(self, role: str, limit: int) -> list[FakeRun]:
+        taken = [run for run in self._queue if run.role == role][:limit]
+        for run in taken:
+            self._queue.remove(run)
+        return taken
 
     def _holds(self, lease: work_service_pb2.Lease) -> bool:
         run = self.runs[lease.run_id]
@@ -247,4 +262,5 @@ class FakeTasks(
     async def _maybe_fail(self, method: str, context: Any) -> None:
         if self._failures[method] > 0:
             self._failures[method] -= 1
+            self.failed[method] += 1
             await context.abort(self._codes[method], "told to fail")

@@ -17,19 +17,26 @@ from tests.support.waiting import wait_until
 
 _START_SECONDS = 20.0
 _STOP_SECONDS = 20.0
-# Not durable, which no test needs: what is tested is that commits are asked for, not that disks keep them. Without
-# autovacuum nobody else is connected to the template that databases are copied from.
 _CONFIGURATION = """
 listen_addresses = '127.0.0.1'
 unix_socket_directories = ''
 max_connections = 200
+jit = off
+scram_iterations = 1
+timezone = 'UTC'
+"""
+# Not durable, which no test needs: what is tested is that commits are asked for, not that disks keep them. Without
+# autovacuum nobody else is connected to the template that databases are copied from.
+_FOR_TESTS = """
 shared_buffers = 64MB
 fsync = off
 full_page_writes = off
 autovacuum = off
-jit = off
-scram_iterations = 1
-timezone = 'UTC'
+"""
+# As an operator would have it who has read one page about it: durable, and a gigabyte of memory.
+_FOR_BENCHMARKS = """
+shared_buffers = 1GB
+max_wal_size = 4GB
 """
 # Tests can end without cleaning up. The server ends too when the pipe from them closes, or sooner, by the signal
 # whose name is written to it.
@@ -49,10 +56,11 @@ host all all 127.0.0.1/32 scram-sha-256
 class Postgres:
     """A server of its own, with an empty data directory that goes when it is removed.
 
-    The superuser `postgres` needs no password; everyone else does.
+    The superuser `postgres` needs no password; everyone else does. A `durable` one keeps what was committed even
+    when the machine fails, as in production.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, durable: bool = False) -> None:
         # Run by root, the server is another user, who has to get here.
         self._directory = new_directory("postgres")
         self._directory.chmod(0o755)
@@ -63,7 +71,7 @@ class Postgres:
         self._process: subprocess.Popen[bytes] | None = None
         self.port = free_port()
         with (data / "postgresql.conf").open("a") as file:
-            file.write(f"{_CONFIGURATION}port = {self.port}\n")
+            file.write(f"{_CONFIGURATION}{_FOR_BENCHMARKS if durable else _FOR_TESTS}port = {self.port}\n")
         (data / "pg_hba.conf").write_text(_AUTHENTICATION)
 
     def url(self, database: str = "postgres") -> str:
@@ -93,6 +101,10 @@ class Postgres:
     def stop(self) -> None:
         """Stops the server as an administrator would: open connections are cut, nothing is lost."""
         self._end("INT")
+
+    def crash(self) -> None:
+        """Kills the server with -9: what was committed is in its log, and it finds it when it is started."""
+        self._end("KILL")
 
     @contextmanager
     def stopped(self) -> Iterator[None]:

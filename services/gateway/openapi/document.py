@@ -8,7 +8,7 @@ from typing import Any
 from google.protobuf.descriptor import FieldDescriptor
 
 from services.gateway.body import MAX_BODY_BYTES
-from services.gateway.descriptors import KEY_FIELD, Binding, Method
+from services.gateway.descriptors import KEY_FIELD, MASK_FIELD, Binding, Method
 from services.gateway.openapi.rules import Schema, is_required
 from services.gateway.openapi.schemas import Schemas
 from services.gateway.request_form import KEY_HEADER, query_fields
@@ -124,8 +124,10 @@ def _parameter(name: str, place: str, field: FieldDescriptor, required: bool, sc
 
 def _body(method: Method, binding: Binding, schemas: Schemas) -> Schema:
     descriptor = method.descriptor.input_type
+    clears = method.takes_mask(binding)
     if binding.body == "*":
-        schema = schemas.asked_object(descriptor, without={KEY_FIELD, *parameter_names(binding.template)})
+        without = {KEY_FIELD, *parameter_names(binding.template), *((MASK_FIELD,) if clears else ())}
+        schema = schemas.asked_object(descriptor, without, nullable=clears)
     else:
         schema = schemas.question(descriptor.fields_by_name[binding.body])
     return {"required": bool(schema.get("required")), "content": {"application/json": {"schema": schema}}}

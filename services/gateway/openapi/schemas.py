@@ -70,12 +70,16 @@ class Schemas:
             field.full_name, self._container(field, self._question_value) | keywords(rules_of(field))
         )
 
-    def asked_object(self, descriptor: Descriptor, without: Collection[str] = ()) -> Schema:
-        """A message in a request: only what must be there is required, and nothing unknown may be."""
+    def asked_object(self, descriptor: Descriptor, without: Collection[str] = (), *, nullable: bool = False) -> Schema:
+        """A message in a request: only what must be there is required, and nothing unknown may be.
+
+        With `nullable`, null has a meaning for its fields: it clears them.
+        """
         fields = [field for field in descriptor.fields if field.name not in without]
+        properties = {field.name: self.question(field) for field in fields}
         schema: Schema = {
             "type": "object",
-            "properties": {field.name: self.question(field) for field in fields},
+            "properties": {name: _nullable(one) for name, one in properties.items()} if nullable else properties,
             "additionalProperties": False,
         }
         if required := [field.name for field in fields if is_required(field)]:
@@ -154,4 +158,8 @@ def _may_be_null(field: FieldDescriptor) -> bool:
 def _nullable(schema: Schema) -> Schema:
     if "$ref" in schema:
         return {"anyOf": [schema, {"type": "null"}]}
-    return schema | {"type": [schema["type"], "null"]} if "type" in schema else schema
+    if "type" not in schema:
+        return schema
+    # A list of choices leaves out what is not in it, whatever the type.
+    choices = {"enum": [*schema["enum"], None]} if "enum" in schema else {}
+    return schema | choices | {"type": [schema["type"], "null"]}

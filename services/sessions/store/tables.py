@@ -2,8 +2,8 @@
 
 from sqlalchemy import Column, ForeignKey, LargeBinary, String, Table
 
+from services.chassis.answers import idempotency_table
 from services.chassis.columns import Id, Json, Timestamp, new_metadata
-from services.chassis.idempotency import idempotency_table
 
 metadata = new_metadata()
 

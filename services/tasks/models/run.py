@@ -5,6 +5,8 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
+from services.tasks.models.task import BackoffStrategy
+
 LEASE = timedelta(seconds=30)
 # A run whose holders died so often is ended: it probably kills them.
 MAX_CRASHES = 3
@@ -18,9 +20,21 @@ class RunStatus(StrEnum):
     RUNNING = "running"
     SUCCEEDED = "succeeded"
     FAILED = "failed"
+    AWAITING_APPROVAL = "awaiting_approval"
+    SKIPPED = "skipped"
+    CANCELED = "canceled"
 
 
-LIVE = frozenset({RunStatus.QUEUED, RunStatus.RUNNING})
+LIVE = frozenset({RunStatus.QUEUED, RunStatus.RUNNING, RunStatus.AWAITING_APPROVAL})
+
+
+class ApprovalState(StrEnum):
+    """How far the approval of a run has come; spelt as the earlier ledger did."""
+
+    PENDING = "pending"
+    APPROVED = "approved"
+    REJECTED = "rejected"
+    CANCELLED = "cancelled"
 
 
 class StepStatus(StrEnum):
@@ -41,6 +55,12 @@ class ErrorClass(StrEnum):
     TOOL_TIMEOUT = "tool_timeout"
     INTERNAL = "internal"
     POISON = "poison"
+    CANCELED = "canceled"
+    REPORTED = "reported"
+
+
+RETRYABLE = frozenset({ErrorClass.TOOL, ErrorClass.TOOL_TIMEOUT, ErrorClass.INTERNAL})
+"""The classes of failure that may pass."""
 
 
 @dataclass(frozen=True)
@@ -58,8 +78,17 @@ class Run:
     """One execution of a task, as people read it."""
 
     id: str
-    task_id: str
+    task_id: str | None
+    """None for a run that was reported from outside."""
     task: str
+    batch_id: str
+    role: str
+    agent_id: str | None
+    """Who works on it, or did last."""
+    created_by: str
+    reported: bool
+    """Reported from outside: no worker here ever gets it."""
+    retry_of: str | None
     status: RunStatus
     priority: int
     due_at: datetime
@@ -67,6 +96,18 @@ class Run:
     finished_at: datetime | None
     duration_ms: int | None
     attempt: int
+    retries: int
+    max_retries: int
+    concurrency_key: str
+    outputs_uri: str
+    log_excerpt: str
+    approval_state: ApprovalState | None
+    approver: str
+    approval_note: str
+    webhook_notified_at: datetime | None
+    lease_owner: str | None
+    lease_expires_at: datetime | None
+    cancel_requested_at: datetime | None
     inputs: dict[str, Any] | None
     """None when only a summary was read."""
     output: dict[str, Any] | None
@@ -111,6 +152,13 @@ class NewRun:
     payload: dict[str, Any]
     traceparent: str
     created_by: str
+    role: str
+    batch_id: str
+    concurrency_key: str
+    """The task's; or one of its own where `overlap` is `queue`, so that its runs go one after the other."""
+    max_retries: int
+    backoff_strategy: BackoffStrategy
+    retry_of: str | None = None
 
 
 @dataclass(frozen=True)
@@ -134,6 +182,8 @@ class LeasedRun:
     steps: list[RunStep]
     traceparent: str
     created_at: datetime
+    former_agent_id: str | None = None
+    """Who worked on it before, in case that the run is left in the queue after all."""
 
 
 @dataclass(frozen=True)
@@ -149,6 +199,15 @@ class Failed:
 
     error: RunError
     output: dict[str, Any]
+    retry_after: timedelta = timedelta()
+    """How long the tool asked to be left alone."""
+
+
+@dataclass(frozen=True)
+class Canceled:
+    """The run stopped before a step, because it was asked to."""
+
+    output: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -156,7 +215,7 @@ class Released:
     """The worker gives the run back undone."""
 
 
-Outcome = Succeeded | Failed | Released
+Outcome = Succeeded | Failed | Canceled | Released
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ class ScheduleKind(StrEnum):
     """What makes a task run."""
 
     CRON = "cron"
+    RRULE = "rrule"
     ONCE = "once"
     MANUAL = "manual"
 
@@ -20,6 +21,31 @@ class TaskStatus(StrEnum):
     ACTIVE = "active"
     PAUSED = "paused"
     CANCELED = "canceled"
+    COMPLETED = "completed"
+
+
+class BackoffStrategy(StrEnum):
+    """How long a failed run waits before its next attempt."""
+
+    EXPONENTIAL_JITTER = "exponential_jitter"
+    LINEAR = "linear"
+    FIXED = "fixed"
+
+
+class Misfire(StrEnum):
+    """What becomes of nominal times that were noticed late."""
+
+    SKIP = "skip"
+    RUN_ONCE = "run_once"
+    RUN_ALL = "run_all"
+
+
+class Overlap(StrEnum):
+    """What becomes of a nominal time that comes while an earlier run is not finished."""
+
+    ALLOW = "allow"
+    SKIP = "skip"
+    QUEUE = "queue"
 
 
 @dataclass(frozen=True)
@@ -33,6 +59,14 @@ class NewTask:
     timezone: str
     payload: dict[str, Any]
     priority: int
+    dedupe_key: str
+    dedupe_window_seconds: int
+    max_retries: int
+    backoff_strategy: BackoffStrategy
+    concurrency_key: str
+    misfire: Misfire
+    overlap: Overlap
+    role: str
     created_by: str
     """Empty: the caller."""
 
@@ -46,11 +80,24 @@ class Task:
     description: str
     schedule_kind: ScheduleKind
     schedule_expr: str
+    schedule_anchor: datetime
+    """Where a recurrence rule that names no DTSTART begins: when the schedule was set."""
     timezone: str
     payload: dict[str, Any]
     priority: int
+    dedupe_key: str
+    dedupe_window_seconds: int
+    max_retries: int
+    backoff_strategy: BackoffStrategy
+    concurrency_key: str
+    misfire: Misfire
+    overlap: Overlap
+    role: str
     created_by: str
     status: TaskStatus
+    paused_at: datetime | None
     next_fire_at: datetime | None
+    next_scheduled_for: datetime | None
+    """The nominal time that fires at `next_fire_at`; earlier than it after a snooze."""
     created_at: datetime
     updated_at: datetime

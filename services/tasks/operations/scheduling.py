@@ -2,21 +2,27 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Any
+from datetime import datetime, timedelta
 
 from sqlalchemy import Connection
 
 from services.chassis.clock import Clock
+from services.chassis.database_errors import TryAgain
+from services.tasks.models.judgement import Judgement, judge
+from services.tasks.models.occurrence import Occurrence, Outcome
 from services.tasks.models.run import NewRun
-from services.tasks.models.schedule import MISFIRE_WINDOW, ScheduleFault, due_times, parse_schedule
-from services.tasks.models.task import Task
-from services.tasks.operations.task import new_run
+from services.tasks.models.schedule import Due, ScheduleFault, due_times, parse_schedule
+from services.tasks.models.task import Overlap, Task, TaskStatus
+from services.tasks.operations.new_run import new_run
+from services.tasks.store import dedupe as dedupe_store
+from services.tasks.store import occurrence as occurrence_store
 from services.tasks.store import queue as queue_store
-from services.tasks.store import task as task_store
+from services.tasks.store import schedule as store
 
-BATCH = 200
+BATCH = 500
 _MAX_REASON_LENGTH = 200
+NewTrace = Callable[[str], str]
+"""Begins a trace for a task's run and answers its traceparent."""
 
 
 @dataclass(frozen=True)
@@ -28,80 +34,123 @@ class Unreadable:
 
 
 @dataclass(frozen=True)
+class Ahead:
+    """What is left of a schedule once the times that have come are judged."""
+
+    status: TaskStatus
+    """Active; completed when no time is left."""
+    next_fire_at: datetime | None
+    next_scheduled_for: datetime | None
+
+
+@dataclass(frozen=True)
 class Fired:
     """What one round of the scheduler did."""
 
-    tasks: int
-    runs: int
+    at: datetime
+    occurrences: list[Occurrence]
+    runs: list[NewRun]
     unreadable: list[Unreadable]
+    more: bool
+    """Whether more tasks may be due right now."""
     next_fire_at: datetime | None
     """When there is something to do again."""
 
 
-def fire_due_tasks(connection: Connection, new_trace: Callable[[str], str], clock: Clock) -> Fired:
-    """Judges every nominal time that has passed, for up to BATCH tasks, and queues the runs.
+def fire_due_tasks(connection: Connection, new_trace: NewTrace, clock: Clock) -> Fired:
+    """Judges every nominal time that has come, of up to BATCH tasks, and queues the runs.
 
-    The newest nominal time of a task runs when it is at most the misfire window old; older ones were missed. A task
-    whose schedule cannot be read misses its time and fires no more. `new_trace` begins a trace for a task's run and
-    answers its traceparent.
+    A task whose schedule cannot be read misses its time and fires no more. `new_trace` begins a trace for a task's run
+    and answers its traceparent.
     """
     now = clock.now()
-    runs: list[NewRun] = []
-    outcomes: list[dict[str, Any]] = []
-    unreadable: list[Unreadable] = []
-    due = task_store.lock_due_tasks(connection, now=now, limit=BATCH)
-    for task in due:
-        assert task.next_fire_at is not None
-        times = _times(task, task.next_fire_at, now)
-        following = None if isinstance(times, Unreadable) else times.following
-        if not task_store.set_next_fire_time(connection, task=task, next_fire_at=following):
-            continue
-        if isinstance(times, Unreadable):
-            unreadable.append(times)
-            outcomes.append(_missed(task, task.next_fire_at, times.reason, now))
-            continue
-        *missed, newest = times.due
-        outcomes += [_missed(task, nominal, "a later time was due as well", now) for nominal in missed]
-        if now - newest > MISFIRE_WINDOW:
-            outcomes.append(_missed(task, newest, f"noticed more than {MISFIRE_WINDOW} late", now))
-            continue
-        run = new_run(task, due_at=newest, traceparent=new_trace(task.id))
-        runs.append(run)
-        outcomes.append(_outcome(task, newest, "ran", "", run.id, now))
-    queue_store.add_runs(connection, runs, now)
-    task_store.add_occurrences(connection, outcomes)
-    return Fired(len(due), len(runs), unreadable, task_store.next_fire_time(connection))
+    tasks, more = store.lock_due_tasks(connection, now=now, limit=BATCH)
+    due = {task.id: _due(task, now) for task in tasks}
+    _move_on(connection, tasks, due)
+    occurrences, runs = _judge(connection, tasks, due, new_trace, now)
+    unreadable = [found for found in due.values() if isinstance(found, Unreadable)]
+    return Fired(now, occurrences, runs, unreadable, more, store.next_fire_time(connection))
 
 
-@dataclass(frozen=True)
-class _Times:
-    due: list[datetime]
-    following: datetime | None
+def judge_due(connection: Connection, task: Task, new_trace: NewTrace, clock: Clock) -> Ahead:
+    """Judges the times of one locked task that have come, as when it is resumed, and queues their runs.
+
+    What came after `task.paused_at` and is not made up for was `paused`. Answers the status and the next times, which
+    the caller stores; they are the task's own when none of its times has come.
+    """
+    now = clock.now()
+    if task.next_fire_at is None or task.next_fire_at > now:
+        return Ahead(TaskStatus.ACTIVE, task.next_fire_at, task.next_scheduled_for)
+    due = _due(task, now)
+    _judge(connection, [task], {task.id: due}, new_trace, now)
+    return _ahead(due)
 
 
-def _times(task: Task, since: datetime, now: datetime) -> _Times | Unreadable:
+def _due(task: Task, now: datetime) -> Due | Unreadable:
     """The nominal times of a task that have come, and the one after them."""
+    assert task.next_scheduled_for is not None
     try:
-        schedule = parse_schedule(task.schedule_kind, task.schedule_expr, task.timezone)
-        return _Times(due_times(schedule, since, now), schedule.after(now))
+        schedule = parse_schedule(task.schedule_kind, task.schedule_expr, task.timezone, task.schedule_anchor)
+        return due_times(schedule, task.next_scheduled_for, now, fire_at=task.next_fire_at, border=task.paused_at)
     except Exception as error:
         # Nothing but arithmetic happens here. Whatever it stumbles over in one task must not stop all the others.
         reason = str(error) if isinstance(error, ScheduleFault) else f"{type(error).__name__}: {error}"
         return Unreadable(task.id, f"the schedule cannot be read: {reason}"[:_MAX_REASON_LENGTH])
 
 
-def _missed(task: Task, nominal: datetime, reason: str, now: datetime) -> dict[str, Any]:
-    return _outcome(task, nominal, "missed", reason, None, now)
+def _ahead(due: Due | Unreadable) -> Ahead:
+    following = None if isinstance(due, Unreadable) else due.following
+    return Ahead(TaskStatus.COMPLETED if following is None else TaskStatus.ACTIVE, following, following)
 
 
-def _outcome(
-    task: Task, nominal: datetime, outcome: str, reason: str, run_id: str | None, now: datetime
-) -> dict[str, Any]:
-    return {
-        "task_id": task.id,
-        "scheduled_for": nominal,
-        "outcome": outcome,
-        "reason": reason,
-        "run_id": run_id,
-        "created_at": now,
-    }
+def _move_on(connection: Connection, tasks: list[Task], due: dict[str, Due | Unreadable]) -> None:
+    moves = []
+    for task in tasks:
+        assert task.next_fire_at is not None
+        ahead = _ahead(due[task.id])
+        moves.append(store.Move(task.id, task.next_fire_at, ahead.status, ahead.next_fire_at, ahead.next_scheduled_for))
+    if store.move_on(connection, moves) < len(moves):
+        raise TryAgain
+
+
+def _judge(
+    connection: Connection, tasks: list[Task], due: dict[str, Due | Unreadable], new_trace: NewTrace, now: datetime
+) -> tuple[list[Occurrence], list[NewRun]]:
+    """Gives all times their outcomes and queues the runs; answers both."""
+
+    def run_of(task: Task, due_at: datetime) -> NewRun:
+        return new_run(task, due_at=due_at, traceparent=new_trace(task.id))
+
+    def take(task: Task, run: NewRun) -> str | None:
+        window = timedelta(seconds=task.dedupe_window_seconds)
+        return dedupe_store.take(connection, task.created_by, task.dedupe_key, run.id, window, now)
+
+    choosy = [task.id for task in tasks if task.overlap is Overlap.SKIP]
+    live = queue_store.live_runs_of(connection, choosy) if choosy else {}
+    judgements: list[Judgement] = []
+    # Whoever takes several dedupe keys takes them in one order, so that nobody waits in a circle.
+    for task in sorted(tasks, key=lambda task: (task.created_by, task.dedupe_key)):
+        found = due[task.id]
+        if isinstance(found, Unreadable):
+            judgements.append(Judgement([_missed(task, found.reason, now)]))
+        else:
+            judgements.append(judge(task, found, now, live_run=live.get(task.id), new_run=run_of, take=take))
+    return _record(connection, judgements, now)
+
+
+def _missed(task: Task, reason: str, now: datetime) -> Occurrence:
+    assert task.next_scheduled_for is not None
+    return Occurrence(task.id, task.next_scheduled_for, None, Outcome.MISSED, reason, None, now)
+
+
+def _record(
+    connection: Connection, judgements: list[Judgement], now: datetime
+) -> tuple[list[Occurrence], list[NewRun]]:
+    """Stores what was judged, but for times that have an outcome already: no time ever gets a second one, or run."""
+    judged = [occurrence for judgement in judgements for occurrence in judgement.occurrences]
+    added = occurrence_store.add_occurrences(connection, judged)
+    occurrences = [one for one in judged if (one.task_id, one.scheduled_for) in added]
+    started = {one.run_id for one in occurrences if one.outcome is Outcome.RAN}
+    runs = [run for judgement in judgements for run in judgement.runs if run.id in started]
+    queue_store.add_runs(connection, runs, now)
+    return occurrences, runs

@@ -2,14 +2,18 @@
 
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Row
 
 from services.chassis.clock import Clock
+from services.tasks.models.backoff import backoff
 from services.tasks.models.run import (
     MAX_CRASHES,
+    RETRYABLE,
+    Canceled,
     ErrorClass,
     Failed,
     Lease,
@@ -20,10 +24,46 @@ from services.tasks.models.run import (
     RunStatus,
     Succeeded,
 )
-from services.tasks.store import queue
-from services.tasks.store.queue import Ending
+from services.tasks.models.task import BackoffStrategy
+from services.tasks.store import claim as claim_store
+from services.tasks.store import lease as lease_store
+from services.tasks.store.claim import Claim
+from services.tasks.store.ending import Ending, finish
+from services.tasks.store.line import lines_of, settle
+from services.tasks.store.rows import error_from_json
+from services.tasks.store.step import add_steps
 
 RESCUE_BATCH = 500
+_POISONED = RunError(
+    ErrorClass.POISON, f"{MAX_CRASHES} workers died while they held this run", retryable=False, step_id=""
+)
+_STOPPED = RunError(ErrorClass.CANCELED, "the worker stopped the run", retryable=False, step_id="")
+
+
+@dataclass(frozen=True)
+class Renewed:
+    """A lease that goes on."""
+
+    expires_at: datetime
+    cancel_requested: bool
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """What became of a report."""
+
+    accepted: bool
+    cancel_requested: bool
+
+
+@dataclass(frozen=True)
+class Reported:
+    """What became of a batch of reports."""
+
+    receipts: list[Receipt]
+    """One per report, in their order."""
+    roles: set[str]
+    """Whose workers may have something to do now."""
 
 
 @dataclass(frozen=True)
@@ -32,68 +72,127 @@ class Rescued:
 
     requeued: int
     poisoned: int
+    canceled: int
+    roles: set[str]
+    """Whose workers may have something to do now."""
+
+    @property
+    def expired(self) -> int:
+        """How many leases had ended."""
+        return self.requeued + self.poisoned + self.canceled
 
 
-def lease_runs(connection: Connection, worker_id: str, limit: int, clock: Clock) -> list[LeasedRun]:
-    """Leases due runs to a worker, most urgent first."""
+@dataclass
+class _Changes:
+    """What becomes of runs whose leases end together."""
+
+    endings: list[Ending] = field(default_factory=list)
+    retries: list[tuple[str, datetime, RunError]] = field(default_factory=list)
+    given_back: list[Row[Any]] = field(default_factory=list)
+    crashed: bool = False
+
+    def apply(self, connection: Connection, ended: Sequence[Row[Any]], now: datetime) -> set[str]:
+        """Writes them, and lets the next in each line come; answers the roles that have something to do now."""
+        finish(connection, self.endings, now)
+        lease_store.retry(connection, self.retries, now)
+        given_back = [row.id for row in self.given_back]
+        lease_store.give_back(connection, given_back, crashed=self.crashed, now=now)
+        return settle(connection, lines_of(ended), now) | {row.role for row in self.given_back}
+
+
+def lease_runs(connection: Connection, *, worker_id: str, agent_id: str, role: str, limit: int, clock: Clock) -> Claim:
+    """Leases due runs of a role to a worker, most urgent first."""
     # Unlike an id, the token must not be guessable, so it is random and not a UUIDv7.
-    return queue.claim(connection, owner=worker_id, token=str(uuid.uuid4()), limit=limit, now=clock.now())
+    token = str(uuid.uuid4())
+    return claim_store.claim(
+        connection, owner=worker_id, agent_id=agent_id, token=token, role=role, limit=limit, now=clock.now()
+    )
 
 
 def leave_runs(connection: Connection, leased: Sequence[LeasedRun]) -> None:
     """Leaves runs in the queue after all, as if this transaction had not leased them."""
-    queue.unclaim(connection, [run.lease.run_id for run in leased])
+    claim_store.unclaim(connection, leased)
 
 
-def release_runs(connection: Connection, leases: Sequence[Lease], clock: Clock) -> None:
-    """Takes back runs whose worker never learned that it had them."""
-    held = queue.lock_held(connection, leases)
-    queue.requeue(connection, [lease.run_id for lease in held], crashed=False, now=clock.now())
+def release_runs(connection: Connection, leases: Sequence[Lease], clock: Clock) -> set[str]:
+    """Takes back runs whose worker never learned that it had them; answers the roles that have something to do."""
+    return report_runs(connection, [RunReport(lease, [], Released()) for lease in leases], clock).roles
 
 
-def renew_runs(connection: Connection, leases: Sequence[Lease], clock: Clock) -> dict[Lease, datetime]:
-    """The new end of every lease that is still held."""
-    held = queue.lock_held(connection, leases)
+def renew_runs(connection: Connection, leases: Sequence[Lease], clock: Clock) -> dict[Lease, Renewed]:
+    """What becomes of every lease that is still held."""
+    held = lease_store.lock_held(connection, leases, to_end=False)
     if not held:
         return {}
-    expires_at = queue.extend(connection, [lease.run_id for lease in held], clock.now())
-    return dict.fromkeys(held, expires_at)
+    expires_at = lease_store.extend(connection, [lease.run_id for lease in held], clock.now())
+    return {lease: Renewed(expires_at, row.cancel_requested_at is not None) for lease, row in held.items()}
 
 
-def report_runs(connection: Connection, reports: Sequence[RunReport], clock: Clock) -> list[bool]:
-    """Records what workers did; answers for each report whether its lease was still held."""
-    held = queue.lock_held(connection, [report.lease for report in reports])
-    accepted, steps, endings, released = [], [], [], []
+def report_runs(connection: Connection, reports: Sequence[RunReport], clock: Clock) -> Reported:
+    """Records what workers did; a report whose lease is no longer held changes nothing.
+
+    A run that failed waits for its next attempt when its kind of failure may be tried again and it has retries left.
+    One that was called off ends as canceled, whatever its worker says but that it succeeded.
+    """
+    to_end = any(report.outcome is not None for report in reports)
+    held = lease_store.lock_held(connection, [report.lease for report in reports], to_end=to_end)
+    receipts, steps, ended, changes = [], [], [], _Changes()
     for report in reports:
         row = held.get(report.lease)
-        accepted.append(row is not None)
+        receipts.append(Receipt(row is not None, row is not None and row.cancel_requested_at is not None))
         if row is None:
             continue
         steps += [(row.id, step) for step in report.steps]
-        if report.outcome is None:
-            continue
-        # The lease ends with its outcome: what another report says of it later comes too late.
-        del held[report.lease]
-        match report.outcome:
-            case Succeeded(output):
-                endings.append(Ending(row, RunStatus.SUCCEEDED, output, None))
-            case Failed(error, output):
-                endings.append(Ending(row, RunStatus.FAILED, output, error))
-            case Released():
-                released.append(row.id)
-    queue.add_steps(connection, steps)
-    queue.finish(connection, endings, clock.now())
-    queue.requeue(connection, released, crashed=False, now=clock.now())
-    return accepted
+        if report.outcome is not None:
+            # The lease ends with its outcome: what another report says of it later comes too late.
+            ended.append(held.pop(report.lease))
+            _decide(changes, row, report, clock.now())
+    add_steps(connection, steps)
+    return Reported(receipts, changes.apply(connection, ended, clock.now()) if ended else set())
 
 
 def rescue_runs(connection: Connection, clock: Clock) -> Rescued:
-    """Returns runs to the queue whose worker let the lease end; ends those that did so to MAX_CRASHES workers."""
-    expired = queue.lock_expired(connection, now=clock.now(), limit=RESCUE_BATCH)
-    poisoned = [row for row in expired if row.crashes + 1 >= MAX_CRASHES]
-    requeued = [row.id for row in expired if row.crashes + 1 < MAX_CRASHES]
-    message = f"{MAX_CRASHES} workers died while they held this run"
-    error = RunError(ErrorClass.POISON, message, retryable=False, step_id="")
-    queue.finish(connection, [Ending(row, RunStatus.FAILED, None, error) for row in poisoned], clock.now())
-    queue.requeue(connection, requeued, crashed=True, now=clock.now())
-    return Rescued(len(requeued), len(poisoned))
+    """Returns runs to the queue whose worker let the lease end.
+
+    Ends those that did so to MAX_CRASHES workers, and those that were to stop anyway.
+    """
+    expired = lease_store.lock_expired(connection, now=clock.now(), limit=RESCUE_BATCH)
+    changes = _Changes(crashed=True)
+    poisoned = 0
+    for row in expired:
+        if row.cancel_requested_at is not None:
+            changes.endings.append(_canceled(row, None))
+        elif row.crashes + 1 >= MAX_CRASHES:
+            poisoned += 1
+            changes.endings.append(Ending(row.id, row.started_at, RunStatus.FAILED, None, _POISONED))
+        else:
+            changes.given_back.append(row)
+    roles = changes.apply(connection, expired, clock.now()) if expired else set()
+    return Rescued(len(changes.given_back), poisoned, len(changes.endings) - poisoned, roles)
+
+
+def _decide(changes: _Changes, row: Row[Any], report: RunReport, now: datetime) -> None:
+    """Adds what becomes of a run of which an outcome is reported."""
+    canceled = row.cancel_requested_at is not None
+    match report.outcome:
+        case Succeeded(output):
+            changes.endings.append(Ending(row.id, row.started_at, RunStatus.SUCCEEDED, output, None))
+        case Canceled(output):
+            changes.endings.append(_canceled(row, output))
+        case Failed(_, output) if canceled:
+            changes.endings.append(_canceled(row, output))
+        case Failed(error, _, retry_after) if error.error_class in RETRYABLE and row.retries < row.max_retries:
+            wait = backoff(BackoffStrategy(row.backoff_strategy), row.retries + 1, retry_after)
+            changes.retries.append((row.id, now + wait, error))
+        case Failed(error, output):
+            changes.endings.append(Ending(row.id, row.started_at, RunStatus.FAILED, output, error))
+        case Released() if canceled:
+            changes.endings.append(_canceled(row, None))
+        case Released():
+            changes.given_back.append(row)
+
+
+def _canceled(row: Row[Any], output: dict[str, Any] | None) -> Ending:
+    # The request wrote why.
+    reason = error_from_json(row.error) if row.cancel_requested_at is not None else None
+    return Ending(row.id, row.started_at, RunStatus.CANCELED, output, reason or _STOPPED)

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import random
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,9 +17,9 @@ from services.chassis import call, telemetry
 from services.chassis.clock import Clock
 from services.chassis.database import Database
 from services.chassis.errors import ServiceError
-from services.chassis.timestamps import to_timestamp
-from services.tasks.convert import run as convert
-from services.tasks.models.run import Released
+from services.chassis.ids import stored_id
+from services.tasks.attendance import Attendance
+from services.tasks.convert import work as convert
 from services.tasks.operations import work as operations
 from services.tasks.wakeup import Wakeup
 
@@ -26,6 +27,9 @@ _log = logging.getLogger(__name__)
 _Context = ServicerContext[Any, Any]
 # Between wake-ups: other replicas' runs, and runs that only now become due, are found by looking.
 _POLL_SECONDS = 0.5
+# When others claim the same runs right now: theirs will be done in a moment.
+_CONTENDED_SECONDS = 0.01
+_CONTENDED_LOOKS = 5
 # A quarter of what a message may have. One run alone is answered all the same: its payload of at most 1 MiB of
 # JSON has at most 5.5 MiB here, and its saved outputs a sixteenth of that.
 _MAX_ANSWER_BYTES = 4 * 1024 * 1024
@@ -34,9 +38,10 @@ _MAX_ANSWER_BYTES = 4 * 1024 * 1024
 class WorkServicer(rpc.WorkServiceServicer):
     """Runs, as workers do them."""
 
-    def __init__(self, database: Database, wakeup: Wakeup) -> None:
+    def __init__(self, database: Database, wakeup: Wakeup, attendance: Attendance) -> None:
         self._database = database
         self._wakeup = wakeup
+        self._attendance = attendance
         self._refused = telemetry.meter().create_counter(
             "baton.reports.refused", description="reports whose lease was no longer held"
         )
@@ -47,7 +52,7 @@ class WorkServicer(rpc.WorkServiceServicer):
     def stop(self) -> None:
         """Sends everybody who waits for work away, and who still comes: the answer is empty."""
         self._stopping = True
-        self._wakeup.notify()
+        self._wakeup.wake()
 
     async def finished(self) -> None:
         """Waits, once the server has stopped, for claims in progress and for what is given back of them."""
@@ -55,39 +60,42 @@ class WorkServicer(rpc.WorkServiceServicer):
             await asyncio.wait(pending)
 
     async def LeaseRuns(self, request: pb.LeaseRunsRequest, context: _Context) -> pb.LeaseRunsResponse:
-        limit = request.limit if request.HasField("limit") else 1
         until = time.monotonic() + request.wait_seconds
+        agent_id = call.caller().agent_id
+        looks = 0
         with self._in_progress():
             while not self._stopping:
-                woken = self._wakeup.ticket()
-                answer = await self._claim(request.worker_id, limit)
+                woken = self._wakeup.ticket(request.role)
+                self._attendance.note(stored_id(request.worker_id), request.role, agent_id)
+                answer, contended = await self._claim(request, agent_id)
+                looks += 1
+                hurry = contended and looks < _CONTENDED_LOOKS
                 left = until - time.monotonic()
-                if answer.runs or left <= 0:
+                if answer.runs or (left <= 0 and not hurry):
                     return answer
-                await self._wakeup.wait(woken, min(left, _POLL_SECONDS))
+                pause = random.uniform(0, _CONTENDED_SECONDS) if hurry else min(left, _POLL_SECONDS)
+                await self._wakeup.wait(woken, pause)
         return pb.LeaseRunsResponse()
 
     async def RenewRuns(self, request: pb.RenewRunsRequest, context: _Context) -> pb.RenewRunsResponse:
         leases = [convert.lease(message) for message in request.leases]
         held = await self._database.transact(lambda connection, clock: operations.renew_runs(connection, leases, clock))
-        return pb.RenewRunsResponse(
-            leases=[pb.RenewedLease(run_id=lease.run_id, expires_at=to_timestamp(held.get(lease))) for lease in leases]
-        )
+        return pb.RenewRunsResponse(leases=[convert.renewed_message(lease, held.get(lease)) for lease in leases])
 
     async def ReportRuns(self, request: pb.ReportRunsRequest, context: _Context) -> pb.ReportRunsResponse:
         reports = [convert.report(message, f"reports[{index}]") for index, message in enumerate(request.reports)]
-        accepted = await self._database.transact(
+        reported = await self._database.transact(
             lambda connection, clock: operations.report_runs(connection, reports, clock)
         )
-        if refused := accepted.count(False):
+        if refused := sum(not receipt.accepted for receipt in reported.receipts):
             self._refused.add(refused)
             _log.warning("reports_refused", extra={"count": refused})
-        if any(isinstance(report.outcome, Released) for report in reports):
-            self._wakeup.notify()
+        if reported.roles:
+            self._wakeup.notify(*reported.roles)
         return pb.ReportRunsResponse(
             receipts=[
-                pb.ReportReceipt(run_id=report.lease.run_id, accepted=taken)
-                for report, taken in zip(reports, accepted, strict=True)
+                convert.receipt_message(report, receipt)
+                for report, receipt in zip(reports, reported.receipts, strict=True)
             ]
         )
 
@@ -102,12 +110,22 @@ class WorkServicer(rpc.WorkServiceServicer):
         finally:
             self._leasing.discard(leasing)
 
-    async def _claim(self, worker_id: str, limit: int) -> pb.LeaseRunsResponse:
-        def claim(connection: Connection, clock: Clock) -> pb.LeaseRunsResponse:
-            leased = operations.lease_runs(connection, worker_id, limit, clock)
-            messages = convert.leased_messages(leased, _MAX_ANSWER_BYTES)
-            operations.leave_runs(connection, leased[len(messages) :])
-            return pb.LeaseRunsResponse(runs=messages)
+    async def _claim(self, request: pb.LeaseRunsRequest, agent_id: str) -> tuple[pb.LeaseRunsResponse, bool]:
+        """The answer, and whether others claim the same runs right now."""
+        limit = request.limit if request.HasField("limit") else 1
+
+        def claim(connection: Connection, clock: Clock) -> tuple[pb.LeaseRunsResponse, bool]:
+            claimed = operations.lease_runs(
+                connection,
+                worker_id=request.worker_id,
+                agent_id=agent_id,
+                role=request.role,
+                limit=limit,
+                clock=clock,
+            )
+            messages = convert.leased_messages(claimed.runs, _MAX_ANSWER_BYTES)
+            operations.leave_runs(connection, claimed.runs[len(messages) :])
+            return pb.LeaseRunsResponse(runs=messages), claimed.contended
 
         claiming = asyncio.create_task(self._database.transact(claim))
         try:
@@ -120,15 +138,16 @@ class WorkServicer(rpc.WorkServiceServicer):
             returning.add_done_callback(self._returning.discard)
             raise
 
-    async def _give_back(self, claiming: asyncio.Task[pb.LeaseRunsResponse]) -> None:
+    async def _give_back(self, claiming: asyncio.Task[tuple[pb.LeaseRunsResponse, bool]]) -> None:
         # The call that claimed has ended, and so has the time that it had.
         call.current.set(None)
         try:
-            if leases := [convert.lease(run.lease) for run in (await claiming).runs]:
-                await self._database.transact(
+            answer, _ = await claiming
+            if leases := [convert.lease(run.lease) for run in answer.runs]:
+                roles = await self._database.transact(
                     lambda connection, clock: operations.release_runs(connection, leases, clock)
                 )
-                self._wakeup.notify()
+                self._wakeup.notify(*roles)
         except ServiceError as error:
             # Then the reaper does it, when the leases end.
             _log.warning("claim_not_given_back", extra={"reason": error.reason})

@@ -1,37 +1,29 @@
 """Runs as people read them: live and finished ones in one list."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import (
-    ColumnElement,
-    Connection,
-    Row,
-    Select,
-    String,
-    Table,
-    case,
-    cast,
-    literal,
-    null,
-    select,
-    union_all,
-)
+from sqlalchemy import ColumnElement, Connection, Row, Select, bindparam, cast, func, null, select, union_all
 
-from services.tasks.models.run import LIVE, Run, RunStatus, RunStep
+from services.tasks.models.run import ApprovalState, Run, RunStatus, RunStep
+from services.tasks.models.run_filter import RunFilter
+from services.tasks.store import batch, matching, pages, search
+from services.tasks.store.batch import is_postgres, per_engine
 from services.tasks.store.rows import error_from_json, step_from_row
 from services.tasks.store.tables import run_history, run_steps, runs
 
 _SHARED = (
-    "id", "task_id", "task", "priority", "due_at", "started_at", "attempt", "traceparent", "created_at", "updated_at"
+    "id", "task_id", "task", "batch_id", "role", "agent_id", "created_by", "reported", "retry_of", "priority",
+    "due_at", "started_at", "finished_at", "duration_ms", "attempt", "retries", "max_retries", "concurrency_key",
+    "outputs_uri", "log_excerpt", "approval_state", "approver", "approval_note", "webhook_notified_at", "error",
+    "traceparent", "created_at", "updated_at",
 )  # fmt: skip
-_ENDED = ("finished_at", "duration_ms", "error")
-_live_status = case((runs.c.lease_token.is_(None), RunStatus.QUEUED.value), else_=RunStatus.RUNNING.value)
+_LEASE = ("lease_owner", "lease_expires_at", "cancel_requested_at")
 
 
 def get_run(connection: Connection, run_id: str) -> Run | None:
     """One run by its id, whole."""
-    live = _live([runs.c.payload["params"].label("inputs"), _absent("output")]).where(runs.c.id == run_id)
+    live = _live([runs.c.payload["params"].label("inputs"), _absent(run_history.c.output)]).where(runs.c.id == run_id)
     finished = _finished([run_history.c.payload["params"].label("inputs"), run_history.c.output]).where(
         run_history.c.id == run_id
     )
@@ -40,42 +32,55 @@ def get_run(connection: Connection, run_id: str) -> Run | None:
 
 
 def list_runs(
-    connection: Connection,
-    *,
-    limit: int,
-    before_id: str | None,
-    statuses: Collection[RunStatus],
-    task_ids: Collection[str],
+    connection: Connection, wanted: RunFilter, *, limit: int, before_id: str | None = None, offset: int = 0
 ) -> list[Run]:
-    """Up to `limit` runs, newest first, created before `before_id`, without inputs and output."""
-    page = matching_runs(statuses, task_ids, before_id=before_id, limit=limit)
-    newest_first = select(page.subquery())
-    newest_first = newest_first.order_by(newest_first.selected_columns.id.desc()).limit(limit)
-    return [_run(row, inputs=None, output=None) for row in connection.execute(newest_first)]
+    """Up to `limit` runs, newest first, with smaller ids than `before_id`, without inputs and output.
 
-
-def matching_runs(
-    statuses: Collection[RunStatus],
-    task_ids: Collection[str],
-    *,
-    before_id: str | None = None,
-    limit: int | None = None,
-) -> Any:
-    """The union of live and finished runs that pass the filters; empty filters let everything through.
-
-    Each side is cut to `limit` by its own index before they are merged.
+    `offset` passes over so many of them: it reads them all.
     """
-    live_statuses = [status for status in statuses if status in LIVE]
-    ended_statuses = [status for status in statuses if status not in LIVE]
+    newest_ids = search.newest_ids if wanted.text else pages.newest_ids
+    return runs_by_id(connection, newest_ids(connection, wanted, limit=limit, before_id=before_id, offset=offset))
+
+
+def runs_by_id(connection: Connection, run_ids: Sequence[str]) -> list[Run]:
+    """The runs with these ids, newest first, without inputs and output; those that are gone by now are left out."""
+    if not run_ids:
+        return []
+    ids = batch.ids(connection, run_ids) | {"lowest": min(run_ids), "highest": max(run_ids)}
+    rows = connection.execute(_runs_by_id(connection), ids)
+    return [_run(row, inputs=None, output=None) for row in rows]
+
+
+def count_runs(connection: Connection, wanted: RunFilter, *, at_most: int) -> int:
+    """How many runs pass a filter without text, counted up to `at_most`."""
+    reach = matching.span(wanted)
     sides = []
-    if live_statuses or not statuses:
-        live = _live([]).where(*_filters(runs, task_ids, before_id))
-        sides.append(_newest(live.where(_live_status.in_(live_statuses)) if live_statuses else live, runs, limit))
-    if ended_statuses or not statuses:
-        finished = _finished([]).where(*_filters(run_history, task_ids, before_id))
-        chosen = finished.where(run_history.c.status.in_(ended_statuses)) if ended_statuses else finished
-        sides.append(_newest(chosen, run_history, limit))
+    if wanted.live:
+        sides.append(select(runs.c.id).where(*matching.live(wanted), *reach.conditions(runs.c)))
+    if wanted.ended:
+        sides.append(select(run_history.c.id).where(*matching.ended(wanted), *reach.conditions(run_history.c)))
+    if not sides:
+        return 0
+    counted = union_all(*(select(side.limit(at_most).subquery()) for side in sides)).limit(at_most).subquery()
+    return connection.execute(select(func.count()).select_from(counted)).scalar_one()
+
+
+def all_runs(connection: Connection, wanted: RunFilter) -> Any:
+    """The query of all runs that pass the filter, in no order, with the columns of `Run` except inputs and output."""
+    reach, sides = matching.span(wanted), []
+    if wanted.live:
+        live = _live([]).where(*matching.live(wanted), *reach.conditions(runs.c))
+        text = matching.says(runs.c, wanted.text, postgres=is_postgres(connection))
+        sides.append(live.where(text) if wanted.text else live)
+    if wanted.ended or not sides:
+        ended = _finished([]).where(*matching.ended(wanted), *reach.conditions(run_history.c))
+        sides.append(ended.where(search.condition(connection, wanted.text)) if wanted.text else ended)
     return union_all(*sides)
+
+
+def run_of(row: Row[Any]) -> Run:
+    """A row of `all_runs`."""
+    return _run(row, inputs=None, output=None)
 
 
 def list_steps(connection: Connection, run_id: str, *, limit: int, after_position: int | None) -> list[RunStep]:
@@ -88,43 +93,40 @@ def list_steps(connection: Connection, run_id: str, *, limit: int, after_positio
 
 def _live(more: Sequence[ColumnElement[Any]]) -> Select[Any]:
     shared = [runs.c[name] for name in _SHARED]
-    status = cast(_live_status, String(16)).label("status")
-    return select(*shared, status, *(_absent(name) for name in _ENDED), *more)
+    return select(*shared, matching.live_status.label("status"), *(runs.c[name] for name in _LEASE), *more)
 
 
 def _finished(more: Sequence[ColumnElement[Any]]) -> Select[Any]:
-    return select(*(run_history.c[name] for name in (*_SHARED, "status", *_ENDED)), *more)
+    return select(
+        *(run_history.c[name] for name in (*_SHARED, "status")), *(_absent(runs.c[name]) for name in _LEASE), *more
+    )
 
 
-def _absent(name: str) -> ColumnElement[Any]:
-    """What a live run does not have yet, in the type that a finished one has it."""
-    return cast(null(), run_history.c[name].type).label(name)
+def _absent(column: ColumnElement[Any]) -> ColumnElement[Any]:
+    """What only the other table has, in the type that it has it."""
+    return cast(null(), column.type).label(column.name)
 
 
-def _filters(table: Table, task_ids: Collection[str], before_id: str | None) -> list[ColumnElement[bool]]:
-    wanted: list[ColumnElement[bool]] = []
-    if task_ids:
-        wanted.append(table.c.task_id.in_(list(task_ids)))
-    if before_id is not None:
-        wanted.append(table.c.id < literal(before_id, table.c.id.type))
-    return wanted
-
-
-def _newest(side: Select[Any], table: Table, limit: int | None) -> Select[Any]:
-    if limit is None:
-        return side
-    # Wrapped, because SQLite allows no ORDER BY inside a compound SELECT.
-    return select(side.order_by(table.c.id.desc()).limit(limit).subquery())
+@per_engine
+def _runs_by_id(postgres: bool) -> Select[Any]:
+    live = _live([]).where(batch.among(runs.c.id, postgres))
+    # The range says which partitions to look into: the ids are a document that is opened later.
+    in_range = run_history.c.id.between(bindparam("lowest"), bindparam("highest"))
+    ended = _finished([]).where(batch.among(run_history.c.id, postgres), in_range)
+    found = union_all(live, ended).subquery()
+    return select(found).order_by(found.c.id.desc())
 
 
 def _run(row: Row[Any], *, inputs: dict[str, Any] | None, output: dict[str, Any] | None) -> Run:
-    shared = {name: row._mapping[name] for name in _SHARED}
+    mapping = row._mapping
+    plain = {name: mapping[name] for name in (*_SHARED, *_LEASE)}
     return Run(
-        **shared,
+        **plain
+        | {
+            "approval_state": ApprovalState(row.approval_state) if row.approval_state else None,
+            "error": error_from_json(row.error),
+        },
         status=RunStatus(row.status),
-        finished_at=row.finished_at,
-        duration_ms=row.duration_ms,
         inputs=inputs,
         output=output,
-        error=error_from_json(row.error),
     )

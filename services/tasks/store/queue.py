@@ -1,217 +1,189 @@
-"""The live runs: queued, leased, renewed, reported, rescued. Every statement serves a whole batch."""
+"""The live runs of tasks: added, paused, moved, called off. How workers get at them is in `claim` and `lease`."""
 
-from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from datetime import datetime
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
+from operator import attrgetter
 from typing import Any
 
-from sqlalchemy import Connection, Row, Text, case, cast, delete, func, insert, literal, select, update
+import orjson
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Connection,
+    Insert,
+    Integer,
+    Interval,
+    Row,
+    Select,
+    SmallInteger,
+    String,
+    bindparam,
+    func,
+    insert,
+    literal,
+    literal_column,
+    select,
+    type_coerce,
+    update,
+)
 
-from services.chassis.columns import Timestamp
-from services.chassis.upsert import upsert
-from services.tasks.models.run import LEASE, Lease, LeasedRun, NewRun, RunError, RunStatus, RunStep
-from services.tasks.store.rows import error_to_json, step_from_row
-from services.tasks.store.tables import run_history, run_steps, runs
+from services.chassis.columns import Id, Json, Timestamp
+from services.tasks.models.run import NewRun, RunError, RunStatus
+from services.tasks.store import batch
+from services.tasks.store.batch import per_engine
+from services.tasks.store.ending import Ending, finish
+from services.tasks.store.line import hold_lines_of, hold_lines_of_task, lines_of, settle
+from services.tasks.store.rows import error_to_json
+from services.tasks.store.tables import runs
 
-# Payloads of 1 MiB each, of which a worker is answered few at a time, are not all read first.
-MAX_CLAIMED_CHARACTERS = 4 * 1024 * 1024
-_KEPT = [column.name for column in run_history.c if column.name in runs.c]
-
-
-@dataclass(frozen=True)
-class Ending:
-    """How a live run becomes history."""
-
-    row: Row[Any]
-    status: RunStatus
-    output: dict[str, Any] | None
-    error: RunError | None
+_NEW: batch.Columns = {
+    "id": Id(),
+    "task_id": Id(),
+    "task": String(),
+    "priority": SmallInteger(),
+    "due_at": Timestamp(),
+    "payload": Json,
+    "traceparent": String(),
+    "created_by": Id(),
+    "role": String(),
+    "batch_id": String(),
+    "concurrency_key": String(),
+    "max_retries": SmallInteger(),
+    "backoff_strategy": String(),
+    "retry_of": Id(),
+    "payload_size": Integer(),
+}
+_values_of = attrgetter(*list(_NEW)[:-1])
+_IDS: batch.Columns = {"id": Id()}
+# What decides over how a live run ends, and whose it is.
+_LIVE = [
+    runs.c[name]
+    for name in ("id", "task_id", "created_by", "role", "concurrency_key", "started_at", "lease_token", "reported")
+]
 
 
 def add_runs(connection: Connection, new: Sequence[NewRun], now: datetime) -> None:
-    """Queues runs."""
+    """Queues runs; those with a concurrency key stand in line."""
     if new:
-        fixed = {"attempt": 0, "crashes": 0, "created_at": now, "updated_at": now}
-        connection.execute(insert(runs), [asdict(run) | fixed for run in new])
+        rows = ((*_values_of(run), len(orjson.dumps(run.payload))) for run in new)
+        connection.execute(_add(connection), batch.rows(connection, _NEW, rows) | {"now": now})
+        settle(connection, {(run.role, run.concurrency_key) for run in new if run.concurrency_key}, now)
 
 
-def claim(connection: Connection, *, owner: str, token: str, limit: int, now: datetime) -> list[LeasedRun]:
-    """Leases up to `limit` due runs that nobody holds, most urgent first; rows locked elsewhere are passed over.
+def live_runs_of(connection: Connection, task_ids: Iterable[str]) -> dict[str, str]:
+    """The oldest live run of each task that has one, queued or under way."""
+    given = batch.rows(connection, _IDS, ((task_id,) for task_id in dict.fromkeys(task_ids)))
+    found = connection.execute(_oldest(connection), given)
+    return {row.task_id: row.run_id for row in found if row.run_id is not None}
 
-    They are fewer when their payloads are large: none is added once there are MAX_CLAIMED_CHARACTERS of JSON. One
-    token serves the batch: with the run's id and attempt it proves one lease of one run.
+
+def lock_live(connection: Connection, run_id: str) -> Row[Any] | None:
+    """What is known of a live run, locked together with its line."""
+    batch.use_indexes(connection)
+    hold_lines_of(connection, [run_id])
+    return connection.execute(select(*_LIVE).where(runs.c.id == run_id).with_for_update()).one_or_none()
+
+
+def cancel_live(connection: Connection, live: Sequence[Row[Any]], error: RunError, now: datetime) -> None:
+    """Ends runs that nobody works on, and asks for the end of the others; `live` are rows of `lock_live`."""
+    idle = [row for row in live if row.lease_token is None]
+    held = [row.id for row in live if row.lease_token is not None]
+    finish(connection, [Ending(row.id, row.started_at, RunStatus.CANCELED, None, error) for row in idle], now)
+    if held:
+        request = {"now": now, "error": error_to_json(error)}
+        connection.execute(_request_cancel(connection), batch.ids(connection, held) | request)
+    settle(connection, lines_of(idle), now)
+
+
+def cancel_live_of_task(connection: Connection, task_id: str, error: RunError, now: datetime) -> int:
+    """Calls off all live runs of a task: queued ones end, leased ones are asked to stop. Answers how many."""
+    hold_lines_of_task(connection, task_id)
+    live = connection.execute(select(*_LIVE).where(runs.c.task_id == task_id).order_by(runs.c.id).with_for_update())
+    rows = live.all()
+    cancel_live(connection, rows, error, now)
+    return len(rows)
+
+
+def pause_runs_of_task(connection: Connection, task_id: str, now: datetime) -> int:
+    """Keeps a task's live runs from being leased; one that is leased goes on. Answers how many were not paused."""
+    return _change_runs_of_task(connection, task_id, [runs.c.paused_at.is_(None)], {"paused_at": now}, now)
+
+
+def resume_runs_of_task(connection: Connection, task_id: str, now: datetime) -> int:
+    """Lets a task's runs be leased again. Answers how many were paused."""
+    return _change_runs_of_task(connection, task_id, [runs.c.paused_at.is_not(None)], {"paused_at": None}, now)
+
+
+def snooze_runs_of_task(connection: Connection, task_id: str, delay: timedelta, now: datetime) -> int:
+    """Puts off every run of a task that nobody works on, from when it is due or, if that is past, from now.
+
+    Answers how many.
     """
-    due = _lock_due(connection, limit, now)
-    if not due:
-        return []
-    leased = connection.execute(
+    due_at = _later(connection, runs.c.due_at, delay, now)
+    return _change_runs_of_task(connection, task_id, [runs.c.lease_token.is_(None)], {"due_at": due_at}, now)
+
+
+def _change_runs_of_task(
+    connection: Connection,
+    task_id: str,
+    conditions: Iterable[ColumnElement[bool]],
+    changes: dict[str, Any],
+    now: datetime,
+) -> int:
+    hold_lines_of_task(connection, task_id)
+    changed = connection.execute(
         update(runs)
-        .where(runs.c.id.in_(due))
-        .values(
-            attempt=runs.c.attempt + 1,
-            lease_token=token,
-            lease_owner=owner,
-            lease_expires_at=now + LEASE,
-            started_at=func.coalesce(runs.c.started_at, literal(now, Timestamp)),
-            updated_at=now,
-        )
-        .returning(*runs.c)
+        .where(runs.c.task_id == task_id, *conditions)
+        .values(**changes, updated_at=now)
+        .returning(runs.c.role, runs.c.concurrency_key)
     ).all()
-    steps = _steps_of(connection, [row.id for row in leased if row.attempt > 1])
-    urgency = sorted(leased, key=lambda row: (row.priority, row.due_at, row.id))
-    return [_leased_run(row, steps[row.id]) for row in urgency]
+    settle(connection, lines_of(changed), now)
+    return len(changed)
 
 
-def unclaim(connection: Connection, run_ids: Sequence[str]) -> None:
-    """Undoes the claim of runs, in the transaction that claimed them: nobody has seen it."""
-    if run_ids:
-        connection.execute(
-            update(runs)
-            .where(runs.c.id.in_(run_ids))
-            .values(
-                attempt=runs.c.attempt - 1,
-                lease_token=None,
-                lease_owner=None,
-                lease_expires_at=None,
-                started_at=case((runs.c.attempt > 1, runs.c.started_at)),
-            )
-        )
+def _later(connection: Connection, due_at: ColumnElement[Any], delay: timedelta, now: datetime) -> ColumnElement[Any]:
+    since = literal(now, Timestamp())
+    if batch.is_postgres(connection):
+        return func.greatest(due_at, since) + literal(delay, Interval())
+    microseconds = type_coerce(func.max(due_at, since), BigInteger()) + delay // timedelta(microseconds=1)
+    return type_coerce(microseconds, Timestamp())
 
 
-def lock_held(connection: Connection, leases: Collection[Lease]) -> dict[Lease, Row[Any]]:
-    """The runs that are still held, by those of the leases that hold them, locked in one order."""
-    wanted, run_ids = set(leases), {lease.run_id for lease in leases}
-    rows = connection.execute(select(runs).where(runs.c.id.in_(run_ids)).order_by(runs.c.id).with_for_update())
-    held = {Lease(row.id, row.attempt, row.lease_token or ""): row for row in rows}
-    return {lease: row for lease, row in held.items() if lease in wanted}
-
-
-def extend(connection: Connection, run_ids: Iterable[str], now: datetime) -> datetime:
-    """Gives held runs another full lease; answers its end."""
-    expires_at = now + LEASE
-    connection.execute(update(runs).where(runs.c.id.in_(list(run_ids))).values(lease_expires_at=expires_at))
-    return expires_at
-
-
-def add_steps(connection: Connection, steps: Sequence[tuple[str, RunStep]]) -> None:
-    """Records finished steps by run id. A step that is recorded already stays as it is, unless it had failed."""
-    if not steps:
-        return
-    rows = [_step_row(run_id, step) for run_id, step in steps]
-    statement = upsert(connection, run_steps)
-    replaced = {name: statement.excluded[name] for name in rows[0] if name not in ("run_id", "position")}
-    connection.execute(
-        statement.on_conflict_do_update(
-            index_elements=[run_steps.c.run_id, run_steps.c.position],
-            set_=replaced,
-            where=run_steps.c.status == "failed",
-        ),
-        rows,
-    )
-
-
-def finish(connection: Connection, endings: Sequence[Ending], now: datetime) -> None:
-    """Moves runs from the live table to the history."""
-    if not endings:
-        return
-    connection.execute(delete(runs).where(runs.c.id.in_([ending.row.id for ending in endings])))
-    connection.execute(insert(run_history), [_history_row(ending, now) for ending in endings])
-
-
-def requeue(connection: Connection, run_ids: Sequence[str], *, crashed: bool, now: datetime) -> None:
-    """Takes the leases away, so that the runs can be claimed at once; a crash is counted."""
-    if run_ids:
-        connection.execute(
-            update(runs)
-            .where(runs.c.id.in_(run_ids))
-            .values(
-                lease_token=None,
-                lease_owner=None,
-                lease_expires_at=None,
-                crashes=runs.c.crashes + (1 if crashed else 0),
-                updated_at=now,
-            )
-        )
-
-
-def lock_expired(connection: Connection, *, now: datetime, limit: int) -> Sequence[Row[Any]]:
-    """Runs whose lease has ended, longest first; those locked elsewhere are passed over."""
-    return connection.execute(
-        select(runs)
-        .where(runs.c.lease_token.is_not(None), runs.c.lease_expires_at < now)
-        .order_by(runs.c.lease_expires_at)
-        .limit(limit)
-        .with_for_update(skip_locked=True)
-    ).all()
-
-
-def _lock_due(connection: Connection, limit: int, now: datetime) -> list[str]:
-    """The ids of what there is to claim, locked."""
-    due = connection.execute(
-        select(runs.c.id, func.length(cast(runs.c.payload, Text)))
-        .where(runs.c.lease_token.is_(None), runs.c.due_at <= now)
-        .order_by(runs.c.priority, runs.c.due_at, runs.c.id)
-        .limit(limit)
-        .with_for_update(skip_locked=True)
-    )
-    run_ids, characters = [], 0
-    for run_id, length in due:
-        if characters >= MAX_CLAIMED_CHARACTERS:
-            break
-        run_ids.append(run_id)
-        characters += length
-    return run_ids
-
-
-def _steps_of(connection: Connection, run_ids: Sequence[str]) -> Mapping[str, list[RunStep]]:
-    steps: dict[str, list[RunStep]] = defaultdict(list)
-    if run_ids:
-        query = select(run_steps).where(run_steps.c.run_id.in_(run_ids)).order_by(run_steps.c.position)
-        for row in connection.execute(query):
-            steps[row.run_id].append(step_from_row(row))
-    return steps
-
-
-def _leased_run(row: Row[Any], steps: list[RunStep]) -> LeasedRun:
-    return LeasedRun(
-        lease=Lease(row.id, row.attempt, row.lease_token),
-        expires_at=row.lease_expires_at,
-        task_id=row.task_id,
-        task=row.task,
-        payload=row.payload,
-        steps=steps,
-        traceparent=row.traceparent,
-        created_at=row.created_at,
-    )
-
-
-def _step_row(run_id: str, step: RunStep) -> dict[str, Any]:
-    return {
-        "run_id": run_id,
-        "position": step.position,
-        "step_id": step.id,
-        "uses": step.uses,
-        "status": step.status,
-        "attempt": step.attempt,
-        "input_digest": step.input_digest,
-        "output": step.output,
-        "error": error_to_json(step.error),
-        "started_at": step.started_at,
-        "finished_at": step.finished_at,
-        "duration_ms": step.duration_ms,
-        "span_id": step.span_id,
-    }
-
-
-def _history_row(ending: Ending, now: datetime) -> dict[str, Any]:
-    row = ending.row._mapping
-    started_at: datetime = row["started_at"] or now
-    return {name: row[name] for name in _KEPT} | {
-        "status": ending.status,
-        "finished_at": now,
-        "duration_ms": int((now - started_at).total_seconds() * 1000),
-        "output": ending.output,
-        "error": error_to_json(ending.error),
+@per_engine
+def _add(for_postgres: bool) -> Insert:
+    given = batch.given(_NEW, for_postgres)
+    now = bindparam("now", type_=Timestamp())
+    nothing: ColumnElement[Any] = literal_column("''")
+    zero: ColumnElement[Any] = literal_column("0")
+    values: dict[str, ColumnElement[Any]] = {name: given.c[name] for name in _NEW} | {
+        "attempt": zero,
+        "retries": zero,
+        "crashes": zero,
+        "reported": literal_column("false" if for_postgres else "0"),
+        # Until the line is settled.
+        "blocked": given.c.concurrency_key != nothing,
+        "outputs_uri": nothing,
+        "log_excerpt": nothing,
+        "approver": nothing,
+        "approval_note": nothing,
+        "created_at": now,
         "updated_at": now,
     }
+    return insert(runs).from_select(list(values), select(*values.values()))
+
+
+@per_engine
+def _oldest(for_postgres: bool) -> Select[Any]:
+    given = batch.given(_IDS, for_postgres)
+    oldest = select(runs.c.id).where(runs.c.task_id == given.c.id).order_by(runs.c.id).limit(1).scalar_subquery()
+    return select(given.c.id.label("task_id"), oldest.label("run_id"))
+
+
+@per_engine
+def _request_cancel(for_postgres: bool) -> Any:
+    now = bindparam("now", type_=Timestamp())
+    return (
+        update(runs)
+        .where(batch.among(runs.c.id, for_postgres), runs.c.cancel_requested_at.is_(None))
+        .values(cancel_requested_at=now, error=bindparam("error", type_=Json), updated_at=now)
+    )

@@ -1,13 +1,15 @@
 """Tasks and the occurrences of their schedules."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict
+import re
+from collections.abc import Collection, Sequence
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Row, Select, func, insert, or_, select, update
 
-from services.tasks.models.task import ScheduleKind, Task, TaskStatus
+from services.tasks.models.occurrence import Occurrence, Outcome
+from services.tasks.models.task import BackoffStrategy, Misfire, Overlap, ScheduleKind, Task, TaskStatus
 from services.tasks.store.tables import occurrences, tasks
 
 
@@ -18,69 +20,120 @@ def add_task(connection: Connection, task: Task) -> None:
 
 def get_task(connection: Connection, task_id: str) -> Task | None:
     """One task by its id."""
-    row = connection.execute(select(tasks).where(tasks.c.id == task_id)).one_or_none()
-    return None if row is None else _task(row)
+    return _one(connection, select(tasks).where(tasks.c.id == task_id))
+
+
+def lock_task(connection: Connection, task_id: str) -> Task | None:
+    """One task by its id, locked: it waits for whoever changes it, or makes a run of it, and others wait for this."""
+    return _one(connection, select(tasks).where(tasks.c.id == task_id).with_for_update())
+
+
+def keep_tasks(connection: Connection, task_ids: Collection[str]) -> dict[str, Task]:
+    """Tasks by their ids, which nobody changes before this transaction ends; locked in one order.
+
+    The weakest lock of PostgreSQL: those who make runs do not wait for each other, nor keep the scheduler from the
+    task when it locks with `FOR NO KEY UPDATE`.
+    """
+    kept = select(tasks).where(tasks.c.id.in_(task_ids)).order_by(tasks.c.id)
+    rows = connection.execute(kept.with_for_update(read=True, key_share=True))
+    return {row.id: task_from_row(row) for row in rows}
+
+
+def change_task(connection: Connection, task: Task, **changes: Any) -> Task:
+    """Changes some fields of a locked task; answers it as it is then."""
+    connection.execute(update(tasks).where(tasks.c.id == task.id).values(changes))
+    return replace(task, **changes)
+
+
+@dataclass(frozen=True)
+class TaskFilters:
+    """Which tasks to list: OR within a field, AND across fields; what is empty lets everything through."""
+
+    statuses: Sequence[TaskStatus] = ()
+    kinds: Sequence[ScheduleKind] = ()
+    created_by: Sequence[str] = ()
+    text: str = ""
+    """In the title or the description, whatever the case."""
 
 
 def list_tasks(
-    connection: Connection,
-    *,
-    limit: int,
-    before_id: str | None,
-    statuses: Iterable[TaskStatus],
-    kinds: Iterable[ScheduleKind],
+    connection: Connection, filters: TaskFilters, *, limit: int, before_id: str | None = None, offset: int = 0
 ) -> list[Task]:
-    """Up to `limit` tasks, newest first, created before `before_id`; empty filters let everything through."""
-    query = select(tasks).order_by(tasks.c.id.desc()).limit(limit)
+    """Up to `limit` tasks, newest first, created before `before_id`, the first `offset` passed over."""
+    query = select(tasks).where(*_conditions(filters)).order_by(tasks.c.id.desc()).limit(limit)
     if before_id is not None:
         query = query.where(tasks.c.id < before_id)
-    if wanted := list(statuses):
-        query = query.where(tasks.c.status.in_(wanted))
-    if wanted_kinds := list(kinds):
-        query = query.where(tasks.c.schedule_kind.in_(wanted_kinds))
-    return [_task(row) for row in connection.execute(query)]
+    if offset:
+        query = query.offset(offset)
+    return [task_from_row(row) for row in connection.execute(query)]
 
 
-def lock_due_tasks(connection: Connection, *, now: datetime, limit: int) -> list[Task]:
-    """Active tasks whose time has come, earliest first, locked; those locked elsewhere are passed over."""
-    due = (
-        select(tasks)
-        .where(tasks.c.status == TaskStatus.ACTIVE, tasks.c.next_fire_at <= now)
-        .order_by(tasks.c.next_fire_at, tasks.c.id)
-        .limit(limit)
-        .with_for_update(skip_locked=True)
+def count_tasks(connection: Connection, filters: TaskFilters, *, at_most: int) -> int:
+    """How many tasks pass the filters, counted up to `at_most`."""
+    found = select(tasks.c.id).where(*_conditions(filters)).limit(at_most).subquery()
+    return connection.execute(select(func.count()).select_from(found)).scalar_one()
+
+
+def list_occurrences(
+    connection: Connection, task_id: str, *, limit: int, before: datetime | None, outcomes: Sequence[Outcome]
+) -> list[Occurrence]:
+    """Up to `limit` judged times of a task, newest first, before `before`; no outcomes let everything through."""
+    query = select(occurrences).where(occurrences.c.task_id == task_id)
+    if before is not None:
+        query = query.where(occurrences.c.scheduled_for < before)
+    if outcomes:
+        query = query.where(occurrences.c.outcome.in_(outcomes))
+    rows = connection.execute(query.order_by(occurrences.c.scheduled_for.desc()).limit(limit))
+    return [Occurrence(**row._asdict() | {"outcome": Outcome(row.outcome)}) for row in rows]
+
+
+def is_judged(connection: Connection, task_id: str, nominal: datetime) -> bool:
+    """Whether a nominal time of a task has its outcome."""
+    query = select(occurrences.c.outcome).where(
+        occurrences.c.task_id == task_id, occurrences.c.scheduled_for == nominal
     )
-    return [_task(row) for row in connection.execute(due)]
+    return connection.execute(query).one_or_none() is not None
 
 
-def next_fire_time(connection: Connection) -> datetime | None:
-    """When the scheduler has something to do next."""
-    earliest: datetime | None = connection.execute(
-        select(func.min(tasks.c.next_fire_at)).where(
-            tasks.c.status == TaskStatus.ACTIVE, tasks.c.next_fire_at.is_not(None)
+def _conditions(filters: TaskFilters) -> list[ColumnElement[bool]]:
+    conditions: list[ColumnElement[bool]] = []
+    if filters.statuses:
+        conditions.append(tasks.c.status.in_(filters.statuses))
+    if filters.kinds:
+        conditions.append(tasks.c.schedule_kind.in_(filters.kinds))
+    if filters.created_by:
+        conditions.append(tasks.c.created_by.in_(filters.created_by))
+    if filters.text:
+        pattern = _in_any_case(filters.text)
+        conditions.append(
+            or_(tasks.c.title.regexp_match(pattern), tasks.c.description.regexp_match(pattern)),
         )
-    ).scalar_one()
-    return earliest
+    return conditions
 
 
-def set_next_fire_time(connection: Connection, *, task: Task, next_fire_at: datetime | None) -> bool:
-    """Moves a task's schedule on, unless somebody else has done so; answers whether it did."""
-    moved = connection.execute(
-        update(tasks)
-        .where(tasks.c.id == task.id, tasks.c.next_fire_at == task.next_fire_at)
-        .values(next_fire_at=next_fire_at)
-    )
-    return moved.rowcount == 1
+def _in_any_case(text: str) -> str:
+    """A regular expression for the text in capitals and small letters.
+
+    LIKE and lower() of both engines know the letters of ASCII alone, PostgreSQL's in some locales more.
+    """
+    return "".join(f"[{''.join(sorted(cases))}]" if len(cases := _cases(one)) > 1 else re.escape(one) for one in text)
 
 
-def add_occurrences(connection: Connection, rows: Sequence[dict[str, Any]]) -> None:
-    """Records outcomes of nominal times. A time that has one already is an error: it may never get a second."""
-    if rows:
-        connection.execute(insert(occurrences), rows)
+def _cases(letter: str) -> set[str]:
+    return {case for case in (letter, letter.lower(), letter.upper()) if len(case) == 1}
 
 
-def _task(row: Row[Any]) -> Task:
+def _one(connection: Connection, query: Select[Any]) -> Task | None:
+    row = connection.execute(query).one_or_none()
+    return None if row is None else task_from_row(row)
+
+
+def task_from_row(row: Row[Any]) -> Task:
+    """A row of tasks."""
     values = row._asdict()
     values["schedule_kind"] = ScheduleKind(values["schedule_kind"])
     values["status"] = TaskStatus(values["status"])
+    values["backoff_strategy"] = BackoffStrategy(values["backoff_strategy"])
+    values["misfire"] = Misfire(values["misfire"])
+    values["overlap"] = Overlap(values["overlap"])
     return Task(**values)

@@ -14,7 +14,7 @@ from mcp.types import CONNECTION_CLOSED, CallToolResult, Implementation, Tool
 from services.pipeline.errors import clip
 from services.worker.failures import InputNotValid, ToolFailed, ToolTimedOut
 from services.worker.tools.schemas import InputSchema
-from services.worker.tools.transports import StandardError, open_transport
+from services.worker.tools.transports import Refusal, StandardError, noting_refusal, open_transport
 
 _OPEN_SECONDS = 30.0
 # A call ends by its own timeout, which is at most an hour; this only replaces the limit meant for opening.
@@ -22,6 +22,8 @@ _CALL_SECONDS = 3700.0
 _MAX_TOOLS = 1000
 _MAX_PAGES = 100
 _SESSION_ENDED = "Session terminated"
+# The code alone does not tell: servers use it for errors of their own, too.
+_CONNECTION_CLOSED = "Connection closed"
 _log = logging.getLogger(__name__)
 
 
@@ -123,15 +125,16 @@ class Connection:
             async with asyncio.timeout(_OPEN_SECONDS):
                 return await _list_tools(session.client)
         except Exception as error:
-            raise self._call_failure(error) from None
+            raise self._call_failure(error, Refusal()) from None
 
     async def _send(
         self, session: _Opened, tool: str, arguments: dict[str, Any], meta: dict[str, Any]
     ) -> CallToolResult:
-        try:
-            return await session.client.call_tool(tool, arguments, _CALL_SECONDS, meta=meta)  # type: ignore[arg-type]
-        except Exception as error:
-            raise self._call_failure(error) from None
+        with noting_refusal() as refusal:
+            try:
+                return await session.client.call_tool(tool, arguments, _CALL_SECONDS, meta=meta)  # type: ignore[arg-type]
+            except Exception as error:
+                raise self._call_failure(error, refusal) from None
 
     def _check(self, session: _Opened, tool: str, arguments: dict[str, Any]) -> None:
         schema = session.schemas.get(tool)
@@ -140,15 +143,16 @@ class Connection:
             raise InputNotValid(f"tool server {self.server.name} has no tool {tool}; it has {clip(names, 500)}")
         schema.check(arguments)
 
-    def _call_failure(self, error: Exception) -> ToolFailed:
+    def _call_failure(self, error: Exception, refusal: Refusal) -> ToolFailed:
         if isinstance(error, MCPError):
             if error.message == _SESSION_ENDED:
                 self.retire()
                 return SessionEnded(f"tool server {self.server.name} has forgotten the session")
-            if error.code == CONNECTION_CLOSED:
+            if (error.code, error.message) == (CONNECTION_CLOSED, _CONNECTION_CLOSED):
                 self.retire()
                 return ToolFailed(f"tool server {self.server.name} ended before it answered")
-        return ToolFailed(f"tool server {self.server.name}: {reason(error)}")
+        message = f"tool server {self.server.name}: {reason(error)}{refusal}"
+        return ToolFailed(message, retry_after=refusal.retry_after)
 
     def _close_if_idle(self) -> None:
         if self._retired and not self._calls:
@@ -156,14 +160,16 @@ class Connection:
 
     async def _live(self) -> None:
         stderr = StandardError(self.server.name)
-        try:
-            await self._hold_open(stderr)
-        except Exception as error:
-            _log.warning("tool_server_connection_broke", extra={"server": self.server.name, "error": reason(error)})
-            self._fail_opening(reason(error), stderr)
-        finally:
-            self._closing.set()
-            self._fail_opening("it was closed", stderr)
+        with noting_refusal() as refusal:
+            try:
+                await self._hold_open(stderr)
+            except Exception as error:
+                why = f"{reason(error)}{refusal}"
+                _log.warning("tool_server_connection_broke", extra={"server": self.server.name, "error": why})
+                self._fail_opening(why, stderr, refusal.retry_after)
+            finally:
+                self._closing.set()
+                self._fail_opening("it was closed", stderr)
 
     async def _hold_open(self, stderr: StandardError) -> None:
         transport = open_transport(self.server, self._closing, stderr)
@@ -181,11 +187,12 @@ class Connection:
     def _schemas(self, tools: tuple[Tool, ...]) -> Mapping[str, InputSchema]:
         return {tool.name: InputSchema(f"{self.server.name}.{tool.name}", tool.input_schema) for tool in tools}
 
-    def _fail_opening(self, why: str, stderr: StandardError) -> None:
+    def _fail_opening(self, why: str, stderr: StandardError, retry_after: float | None = None) -> None:
         if not self._opened.done():
             name = self.server.name
             _log.warning("tool_server_not_opened", extra={"server": name, "error": why, "stderr": stderr.tail})
-            self._opened.set_exception(ToolFailed(f"tool server {name} cannot be reached: {why}"))
+            failure = ToolFailed(f"tool server {name} cannot be reached: {why}", retry_after=retry_after)
+            self._opened.set_exception(failure)
             # Nobody may be waiting: read it, so that it is not reported as forgotten.
             self._opened.exception()
 

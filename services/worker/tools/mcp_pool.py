@@ -1,6 +1,7 @@
 """The MCP sessions of this worker: one per tool server, opened when first needed."""
 
 import asyncio
+from collections import defaultdict
 from typing import Any
 
 from baton.tasks.v1 import tool_pb2
@@ -10,12 +11,13 @@ from services.worker.tools.connection import Connection, SessionEnded
 
 
 class McpPool:
-    """Finds, opens and closes the sessions."""
+    """Finds, opens and closes the sessions. Of each server at most `calls` tools are called at one time."""
 
-    def __init__(self) -> None:
+    def __init__(self, calls: int = 10) -> None:
         self._current: dict[str, Connection] = {}
         self._open: set[Connection] = set()
         self._openings: dict[str, asyncio.Event] = {}
+        self._turns = defaultdict[str, asyncio.Semaphore](lambda: asyncio.Semaphore(calls))
 
     async def tools(self, server: tool_pb2.ToolServer) -> tuple[Tool, ...]:
         """What `server` offers now. Raises ToolFailed when it cannot be reached."""
@@ -31,15 +33,16 @@ class McpPool:
     async def call(
         self, server: tool_pb2.ToolServer, tool: str, arguments: dict[str, Any], *, timeout: float, key: str
     ) -> CallToolResult:
-        """Calls a tool of `server` and waits `timeout` seconds for the answer.
+        """Calls a tool of `server` once it is its turn, and waits `timeout` seconds for the answer.
 
         Raises InputNotValid, ToolTimedOut and ToolFailed.
         """
         meta = {"baton/idempotency-key": key}
-        try:
-            return await self._connection(server).call(tool, arguments, meta, timeout=timeout)
-        except SessionEnded:
-            return await self._connection(server).call(tool, arguments, meta, timeout=timeout)
+        async with self._turns[server.name]:
+            try:
+                return await self._connection(server).call(tool, arguments, meta, timeout=timeout)
+            except SessionEnded:
+                return await self._connection(server).call(tool, arguments, meta, timeout=timeout)
 
     def forget(self, name: str) -> None:
         """The server is gone or has changed: its session ends after the calls in progress."""

@@ -11,6 +11,7 @@ from mcp.types import CallToolResult, TextContent
 from services.pipeline.definition import MAX_DEPTH
 from services.worker.failures import MAX_MESSAGE, ToolFailed
 from services.worker.limits import MAX_OUTPUT_BYTES
+from services.worker.tools import retry_after
 
 # Outputs are stored as doubles, which skip integers from here on.
 _LARGEST_EXACT_INTEGER = 2**53
@@ -20,11 +21,14 @@ _MAYBE_TOO_LARGE = re.compile(r"[0-9]{16}")
 def from_mcp(result: CallToolResult) -> Any:
     """The structured content when there is some, else the text: as the JSON it holds, or as it is.
 
-    Several blocks become a list. Raises ToolFailed with the tool's own words when the tool says that it failed.
+    Several blocks become a list. Raises ToolFailed with the tool's own words when the tool says that it failed, and
+    with the seconds that it asks to be left alone when its `_meta` has `retry_after_seconds`.
     """
     if result.is_error:
         text = "\n".join(block.text for block in result.content if isinstance(block, TextContent))
-        raise ToolFailed(text[:MAX_MESSAGE] or "the tool failed and did not say why")
+        raise ToolFailed(
+            text[:MAX_MESSAGE] or "the tool failed and did not say why", retry_after=retry_after.from_meta(result.meta)
+        )
     if result.structured_content is not None:
         return result.structured_content
     blocks = [_block(block) for block in result.content]

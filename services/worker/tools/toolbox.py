@@ -1,11 +1,9 @@
 """Calls a tool by its address, wherever it is."""
 
-import asyncio
 from typing import Any, Protocol
 
 from baton.tasks.v1 import tool_pb2
 
-from services.worker.failures import ToolTimedOut
 from services.worker.tools import builtin, results
 from services.worker.tools.mcp_pool import McpPool
 
@@ -32,17 +30,9 @@ class Toolbox:
         `timeout` is in seconds; None is the server's own, or 30. Raises StepFailed.
         """
         if uses in builtin.TOOLS:
-            return results.checked(await _call_builtin(uses, arguments, timeout or DEFAULT_TIMEOUT_SECONDS))
+            return results.checked(await builtin.TOOLS[uses](arguments, timeout or DEFAULT_TIMEOUT_SECONDS))
         name, tool = uses.split(".", 1)
         server = await self._servers.server(name)
         seconds = timeout or server.timeout_seconds or DEFAULT_TIMEOUT_SECONDS
         result = await self._pool.call(server, tool, arguments, timeout=seconds, key=key)
         return results.checked(results.from_mcp(result))
-
-
-async def _call_builtin(uses: str, arguments: dict[str, Any], timeout: float) -> Any:
-    try:
-        async with asyncio.timeout(timeout):
-            return await builtin.TOOLS[uses](arguments)
-    except TimeoutError:
-        raise ToolTimedOut(f"no answer from {uses} within {timeout:g} s") from None

@@ -4,8 +4,11 @@ import asyncio
 import logging
 import os
 from collections import deque
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, Self
 
 import httpx2
@@ -13,14 +16,49 @@ from baton.tasks.v1 import tool_pb2
 from mcp.client.stdio import StdioServerParameters, stdio_client
 from mcp.client.streamable_http import streamable_http_client
 
+from services.worker.tools import retry_after
+
 _CONNECT_SECONDS = 10.0
 # Longer than any call may take: calls are ended by their own timeout.
 _READ_SECONDS = 3700.0
+_REFUSALS = (httpx2.codes.TOO_MANY_REQUESTS, httpx2.codes.SERVICE_UNAVAILABLE)
 _TAIL_LINES = 20
 _LINE_CHARACTERS = 500
 _log = logging.getLogger(__name__)
 
 Streams = tuple[Any, Any]
+
+
+@dataclass
+class Refusal:
+    """An HTTP server's word that it will not do something now."""
+
+    status: int = 0
+    """429 or 503; 0 while nothing was refused."""
+    retry_after: float | None = None
+    """The seconds it asks to be left alone, when it says so."""
+
+    def __str__(self) -> str:
+        """What to add to the message of the failure."""
+        if not self.status:
+            return ""
+        asks = "" if self.retry_after is None else f", asks to be left alone for {self.retry_after:g} s"
+        return f" (HTTP {self.status}{asks})"
+
+
+# The session sends every request in the context of whoever makes it, and hides its response's headers.
+_refusal: ContextVar[Refusal | None] = ContextVar("refusal", default=None)
+
+
+@contextmanager
+def noting_refusal() -> Iterator[Refusal]:
+    """What is asked of a server within, if it is refused."""
+    refusal = Refusal()
+    token = _refusal.set(refusal)
+    try:
+        yield refusal
+    finally:
+        _refusal.reset(token)
 
 
 @asynccontextmanager
@@ -52,10 +90,17 @@ async def _stdio(server: tool_pb2.ToolServer, stderr: "StandardError") -> AsyncI
 async def _http(server: tool_pb2.ToolServer) -> AsyncIterator[Streams]:
     timeout = httpx2.Timeout(_CONNECT_SECONDS, read=_READ_SECONDS)
     async with (
-        httpx2.AsyncClient(timeout=timeout) as client,
+        httpx2.AsyncClient(timeout=timeout, event_hooks={"response": [_note_refusal]}) as client,
         streamable_http_client(server.url, http_client=client) as streams,
     ):
         yield streams
+
+
+async def _note_refusal(response: httpx2.Response) -> None:
+    refusal = _refusal.get()
+    if refusal is not None and response.status_code in _REFUSALS:
+        refusal.status = response.status_code
+        refusal.retry_after = retry_after.from_headers(response.headers, datetime.now(UTC))
 
 
 class StandardError(asyncio.Protocol):

@@ -4,9 +4,9 @@ from datetime import datetime
 
 from sqlalchemy import Column, Connection, Integer, MetaData, String, Table, insert, select, update
 
+from services.chassis.answers import idempotency_table
 from services.chassis.clock import Clock
 from services.chassis.columns import Id, Json, Timestamp
-from services.chassis.idempotency import idempotency_table
 
 metadata = MetaData()
 table = Table(

@@ -30,7 +30,7 @@ from services.chassis.database import Database
 from services.chassis.ids import new_id
 from services.chassis.structs import to_struct
 from services.tasks.config import Settings
-from services.tasks.operations.task import new_run
+from services.tasks.operations.new_run import new_run
 from services.tasks.service import Service
 from services.tasks.store import queue
 from services.tasks.store import task as task_store

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from baton.api.v1 import annotations_pb2
-from baton.tasks.v1 import run_service_pb2, task_service_pb2, tool_service_pb2, work_service_pb2
+from baton.tasks.v1 import ledger_service_pb2, run_service_pb2, task_service_pb2, tool_service_pb2, work_service_pb2
 from baton.tasks.v1.run_service_pb2 import ExportRunsRequest
 from baton.tasks.v1.run_service_pb2_grpc import RunServiceStub
 from google.protobuf.descriptor import MethodDescriptor
@@ -19,9 +19,35 @@ from tests.integration.tasks.running import Tasks, one_engine
 # What each RPC needs; a change of the contract is a change here.
 NEEDED = {
     "CreateTask": "tasks:write",
+    "PreviewTask": "tasks:write",
     "GetTask": "tasks:read",
     "ListTasks": "tasks:read",
+    "UpdateTask": "tasks:write",
     "RunTaskNow": "tasks:write",
+    "SnoozeTask": "tasks:write",
+    "PauseTask": "tasks:write",
+    "ResumeTask": "tasks:write",
+    "CancelTask": "tasks:write",
+    "ListOccurrences": "tasks:read",
+    "ExplainTask": "tasks:read",
+    "CreateRuns": "tasks:write",
+    "CancelRun": "tasks:write",
+    "RetryRun": "tasks:write",
+    "ExplainRun": "runs:read",
+    "ExportRunsAsNdjson": "runs:read",
+    "GetLatestRun": "runs:read",
+    "GetTaskRunStats": "runs:read",
+    "GetRunStatsSummary": "runs:read",
+    "PruneRuns": "admin",
+    "CreateLedgerRun": "runs:report",
+    "UpdateLedgerRun": "runs:report",
+    "ListLedgerRuns": "runs:read",
+    "PageLedgerRuns": "runs:read",
+    "ExportLedgerRuns": "runs:read",
+    "PruneLedgerRuns": "admin",
+    "ApproveLedgerRun": "approvals:decide",
+    "RejectLedgerRun": "approvals:decide",
+    "CancelLedgerRun": "approvals:decide",
     "GetRun": "runs:read",
     "ListRuns": "runs:read",
     "ListRunSteps": "runs:read",
@@ -37,7 +63,7 @@ NEEDED = {
 
 
 def methods() -> Iterator[MethodDescriptor]:
-    for file in (task_service_pb2, run_service_pb2, work_service_pb2, tool_service_pb2):
+    for file in (task_service_pb2, run_service_pb2, work_service_pb2, tool_service_pb2, ledger_service_pb2):
         for service in file.DESCRIPTOR.services_by_name.values():
             yield from service.methods
 
@@ -97,5 +123,8 @@ async def test_an_export_is_refused_before_its_first_byte(tasks: Tasks) -> None:
 def test_what_changes_something_is_marked_so() -> None:
     mutating = {method.name for method in methods() if method.GetOptions().Extensions[annotations_pb2.policy].mutates}
     assert mutating == {
-        "CreateTask", "RunTaskNow", "LeaseRuns", "RenewRuns", "ReportRuns", "CreateToolServer", "ReportTools",
+        "CreateTask", "UpdateTask", "RunTaskNow", "SnoozeTask", "PauseTask", "ResumeTask", "CancelTask",
+        "CreateRuns", "CancelRun", "RetryRun", "PruneRuns", "LeaseRuns", "RenewRuns", "ReportRuns",
+        "CreateLedgerRun", "UpdateLedgerRun", "ApproveLedgerRun", "RejectLedgerRun", "CancelLedgerRun",
+        "PruneLedgerRuns", "CreateToolServer", "ReportTools",
     }  # fmt: skip

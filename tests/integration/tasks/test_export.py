@@ -1,30 +1,28 @@
-"""Runs as CSV."""
+"""Runs as files."""
 
 import csv
 import io
+import json
 import tracemalloc
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
 from baton.tasks.v1 import run_pb2
-from baton.tasks.v1.run_service_pb2 import ExportRunsRequest
+from baton.tasks.v1.run_service_pb2 import ExportRunsAsNdjsonRequest, ExportRunsRequest
 from baton.tasks.v1.work_service_pb2 import RunFailed, RunReport
-from sqlalchemy import Connection, insert
 
-from services.chassis.clock import Clock
 from services.chassis.errors import InvalidArgument
 from services.chassis.ids import new_id
-from services.tasks.store import tables
+from services.gateway.transcode.printer import Printers
+from tests.integration.tasks.past import AT, add_past_runs, fatal, past_run
 from tests.integration.tasks.running import NO_TRACE, Tasks, one_engine
-from tests.integration.tasks.work import failure
 
 COLUMNS = [
     "id", "task_id", "task", "status", "priority", "attempt", "due_at", "started_at", "finished_at", "duration_ms",
     "error_class", "error_message", "trace_id", "created_at",
 ]  # fmt: skip
-AT = datetime(2026, 5, 12, 10, 15, 30, 120000, tzinfo=UTC)
 AWKWARD = [
     "=1+1", "+1", "-1", "@SUM(A1)", "\tx", "\rx", "'=1", "=", 'say "hi"', "a,b", "two\nlines", "two\r\nlines", "cr\rcr",
     "Chișinău 🎉", "", " ", "\\.", "a'b", ";|", "NULL", "\\N",
@@ -41,36 +39,20 @@ def parsed(data: bytes) -> list[list[str]]:
     return list(csv.reader(io.StringIO(data.decode(), newline="")))
 
 
-def history_row(task: str, **changes: Any) -> dict[str, Any]:
-    fields: dict[str, Any] = {
-        "id": new_id(), "task_id": new_id(), "task": task, "priority": 5, "due_at": AT, "started_at": AT, "attempt": 1,
-        "payload": {"pipeline": []}, "traceparent": NO_TRACE, "created_by": new_id(), "created_at": AT,
-        "updated_at": AT, "status": "succeeded", "finished_at": AT, "duration_ms": 0, "output": None, "error": None,
-    }  # fmt: skip
-    return fields | changes
-
-
-async def add_history(tasks: Tasks, rows: list[dict[str, Any]]) -> None:
-    def add(connection: Connection, clock: Clock) -> None:
-        connection.execute(insert(tables.run_history), rows)
-
-    await tasks.database.transact(add)
-
-
 async def test_a_run_is_a_row(tasks: Tasks) -> None:
     task = await tasks.create(title="briefing", priority=2)
     tasks.clock.advance(microseconds=1)
     ended, live = await tasks.queue_runs(task.id, 2)
     (leased,) = await tasks.lease()
     tasks.clock.advance(seconds=1.5)
-    await tasks.report(RunReport(lease=leased.lease, failed=RunFailed(error=failure("broken"))))
+    await tasks.report(RunReport(lease=leased.lease, failed=RunFailed(error=fatal("broken"))))
     finished_at, queued_at = _text(tasks.clock.now()), _text(tasks.clock.now() - timedelta(seconds=1.5))
     trace_id = NO_TRACE[3:35]
     assert parsed(await export(tasks)) == [
         COLUMNS,
         [live, task.id, "briefing", "queued", "2", "0", queued_at, "", "", "", "", "", trace_id, queued_at],
-        [ended, task.id, "briefing", "failed", "2", "1", queued_at, queued_at, finished_at, "1500", "tool", "broken",
-         trace_id, queued_at],
+        [ended, task.id, "briefing", "failed", "2", "1", queued_at, queued_at, finished_at, "1500", "validation",
+         "broken", trace_id, queued_at],
     ]  # fmt: skip
 
 
@@ -83,7 +65,7 @@ async def test_without_runs_there_is_a_header(tasks: Tasks) -> None:
 
 
 async def test_columns_are_chosen_in_their_order(tasks: Tasks) -> None:
-    await add_history(tasks, [history_row("a", priority=7)])
+    await add_past_runs(tasks, [past_run("a", priority=7)])
     assert await export(tasks, columns=["status", "priority", "task"]) == b"status,priority,task\r\nsucceeded,7,a\r\n"
 
 
@@ -134,10 +116,10 @@ async def test_newest_first_and_cut_to_the_limit(tasks: Tasks) -> None:
 
 async def test_any_text_comes_back_as_it_was_but_for_formulas(tasks: Tasks) -> None:
     rows = [
-        history_row(text, status="failed", error={"class": "tool", "message": text, "retryable": False, "step_id": ""})
+        past_run(text, status="failed", error={"class": "tool", "message": text, "retryable": False, "step_id": ""})
         for text in AWKWARD
     ]
-    await add_history(tasks, rows)
+    await add_past_runs(tasks, rows)
     guarded = [f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text for text in AWKWARD]
     table = parsed(await export(tasks, columns=["task", "error_message"]))
     assert table == [["task", "error_message"], *([text, text] for text in guarded[::-1])]
@@ -146,7 +128,7 @@ async def test_any_text_comes_back_as_it_was_but_for_formulas(tasks: Tasks) -> N
 
 
 async def test_lines_end_as_rfc_4180_says(tasks: Tasks) -> None:
-    await add_history(tasks, [history_row("a,b"), history_row('say "hi"'), history_row("two\nlines")])
+    await add_past_runs(tasks, [past_run("a,b"), past_run('say "hi"'), past_run("two\nlines")])
     assert await export(tasks, columns=["task", "attempt"]) == (
         b'task,attempt\r\n"two\nlines",1\r\n"say ""hi""",1\r\n"a,b",1\r\n'
     )
@@ -155,7 +137,7 @@ async def test_lines_end_as_rfc_4180_says(tasks: Tasks) -> None:
 async def test_both_engines_write_the_same_bytes(tasks: Tasks, exports: dict[str, bytes]) -> None:
     numbers = [f"00000000-0000-7000-8000-{number:012}" for number in range(60)]
     rows = [
-        history_row(
+        past_run(
             AWKWARD[index % len(AWKWARD)], id=number, task_id=numbers[0], status="failed" if index % 3 else "succeeded",
             duration_ms=None if index % 5 else index, started_at=None if index % 4 else AT,
             error={"class": "tool", "message": AWKWARD[-index % len(AWKWARD)], "retryable": True, "step_id": "a"}
@@ -163,7 +145,7 @@ async def test_both_engines_write_the_same_bytes(tasks: Tasks, exports: dict[str
         )
         for index, number in enumerate(numbers)
     ]  # fmt: skip
-    await add_history(tasks, rows)
+    await add_past_runs(tasks, rows)
     engine = tasks.settings.database_url.partition(":")[0]
     exports[engine] = await export(tasks)
     assert len(set(exports.values())) == 1
@@ -178,12 +160,11 @@ def exports() -> dict[str, bytes]:
 
 async def test_very_many_rows_take_no_more_memory_than_a_few(tasks: Tasks) -> None:
     """20 000 rows are some 5 MB of CSV; what is held of them at any moment is a chunk or two."""
-    message = {"class": "tool", "message": "x" * 230, "retryable": False, "step_id": ""}
-    await add_history(tasks, [history_row("t", status="failed", error=message) for _ in range(20_000)])
+    await add_past_runs(tasks, [past_run("t", outputs_uri="x" * 230) for _ in range(20_000)])
 
     async def chunks() -> AsyncIterator[bytes]:
         # Two columns, for traced memory is slow.
-        async for chunk in tasks.runs.ExportRuns(ExportRunsRequest(columns=["id", "error_message"])):
+        async for chunk in tasks.runs.ExportRuns(ExportRunsRequest(columns=["id", "outputs_uri"])):
             yield chunk.data
 
     size = lines = count = 0
@@ -198,3 +179,48 @@ async def test_very_many_rows_take_no_more_memory_than_a_few(tasks: Tasks) -> No
     assert size > 5_000_000
     assert count > 50
     assert peak < 3_000_000
+
+
+async def ndjson(tasks: Tasks, **fields: Any) -> list[dict[str, Any]]:
+    chunks = [chunk async for chunk in tasks.runs.ExportRunsAsNdjson(ExportRunsAsNdjsonRequest(**fields))]
+    assert {chunk.content_type for chunk in chunks} == {"application/x-ndjson; charset=utf-8"}
+    return [json.loads(line) for line in b"".join(chunk.data for chunk in chunks).splitlines()]
+
+
+async def test_lines_of_json_are_the_runs_as_rest_writes_them(tasks: Tasks) -> None:
+    task = await tasks.create(title="briefing")
+    await tasks.queue_runs(task.id, 3, batch_id="b")
+    one, other, _ = await tasks.lease(limit=3)
+    await tasks.finish(one.lease, answer=1)
+    await tasks.report(RunReport(lease=other.lease, failed=RunFailed(error=fatal("no\nuse"))))
+    await add_past_runs(tasks, [past_run(reported=True, task_id=None, approval_state="approved", approver="ann")])
+    lines = {line["id"]: line for line in await ndjson(tasks)}
+    to_json = Printers().of(run_pb2.Run.DESCRIPTOR)
+    for run_id, line in lines.items():
+        expected = to_json(await tasks.run(run_id))
+        assert line == {name: value for name, value in expected.items() if name not in ("inputs", "output")}
+    assert len(lines) == 4
+    assert list(lines) == sorted(lines, reverse=True)
+
+
+async def test_lines_of_json_pass_the_same_filters(tasks: Tasks) -> None:
+    ids = await add_past_runs(tasks, [past_run(f"name {number % 2}", role="r" * number) for number in range(4)])
+    assert [line["id"] for line in await ndjson(tasks, task=["name 1"])] == [ids[3], ids[1]]
+    assert [line["id"] for line in await ndjson(tasks, role=["rr"], success=True)] == [ids[2]]
+    assert [line["id"] for line in await ndjson(tasks, limit=2)] == ids[:1:-1]
+    assert await ndjson(tasks, success=False) == []
+
+
+async def test_every_column_can_be_asked_for(tasks: Tasks) -> None:
+    others = ["batch_id", "role", "agent_id", "created_by", "retry_of", "retries", "outputs_uri", "log_excerpt",
+              "approval_state", "approver", "updated_at"]  # fmt: skip
+    agent, owner, earlier = new_id(), new_id(), new_id()
+    row = past_run(
+        batch_id="b", role="r", agent_id=agent, created_by=owner, retry_of=earlier, retries=2, outputs_uri="file:///x",
+        log_excerpt="=done", approval_state="approved", approver="ann",
+    )  # fmt: skip
+    await add_past_runs(tasks, [row])
+    assert parsed(await export(tasks, columns=others)) == [
+        others, ["b", "r", agent, owner, earlier, "2", "file:///x", "'=done", "approved", "ann", _text(AT)],
+    ]  # fmt: skip
+    assert len(parsed(await export(tasks, columns=[*COLUMNS, *others]))[1]) == 25

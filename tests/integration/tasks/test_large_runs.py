@@ -4,11 +4,13 @@ from datetime import UTC
 from typing import Any
 
 from baton.tasks.v1 import run_pb2
-from baton.tasks.v1.work_service_pb2 import RunReport
+from baton.tasks.v1.work_service_pb2 import LeaseRunsRequest, RunReport
+from baton.tasks.v1.work_service_pb2_grpc import WorkServiceStub
 from sqlalchemy import func, select
 
 from services.chassis.ids import new_id
-from services.tasks.store import queue, tables
+from services.tasks.operations.work import lease_runs
+from services.tasks.store import tables
 from tests.integration.tasks.running import Tasks
 
 MIB = 1024 * 1024
@@ -50,10 +52,13 @@ async def test_a_run_that_is_left_behind_stays_as_it_was(tasks: Tasks) -> None:
         await tasks.report(RunReport(lease=run.lease, released={}))
     began_at = tasks.clock.now()
     tasks.clock.advance(minutes=1)
-    (leased,) = await tasks.lease(limit=100)
+    before = await tasks.run(begun[1].lease.run_id)
+    other = WorkServiceStub(tasks.channel(["runs:work"]))
+    (leased,) = (await other.LeaseRuns(LeaseRunsRequest(worker_id=new_id(), limit=100))).runs
     assert (leased.lease.run_id, leased.lease.attempt) == (begun[0].lease.run_id, 2)
     left = await tasks.run(begun[1].lease.run_id)
     assert (left.status, left.attempt) == (run_pb2.RUN_STATUS_QUEUED, 1)
+    assert left.agent_id == before.agent_id != (await tasks.run(leased.lease.run_id)).agent_id
     assert left.started_at.ToDatetime(UTC) == began_at
     await tasks.lease()
     # It was not begun by the two claims that left it behind.
@@ -74,8 +79,10 @@ async def test_a_claim_reads_no_more_than_it_may_answer(tasks: Tasks) -> None:
     task = await tasks.create()
     await tasks.queue_runs(task.id, 10, payload=payload(MIB))
     claimed = await tasks.database.transact(
-        lambda connection, clock: queue.claim(connection, owner=new_id(), token=new_id(), limit=10, now=clock.now())
+        lambda connection, clock: lease_runs(
+            connection, worker_id=new_id(), agent_id=new_id(), role="", limit=10, clock=clock
+        )
     )
-    assert len(claimed) == 4
+    assert len(claimed.runs) == 4
     free = select(func.count()).where(tables.runs.c.lease_token.is_(None))
     assert await tasks.database.read(lambda connection, clock: connection.execute(free).scalar_one()) == 6

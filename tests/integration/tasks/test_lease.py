@@ -2,11 +2,13 @@
 
 import asyncio
 from datetime import UTC, timedelta
+from itertools import chain
 from typing import Any
 
 import pytest
 from baton.tasks.v1 import run_pb2
 from baton.tasks.v1.work_service_pb2 import Lease, LeaseRunsRequest, RenewRunsRequest
+from baton.tasks.v1.work_service_pb2_grpc import WorkServiceStub
 
 from services.chassis.errors import InvalidArgument
 from services.chassis.ids import new_id
@@ -39,18 +41,37 @@ async def test_a_leased_run_brings_what_its_worker_needs(tasks: Tasks) -> None:
     assert run.trace_id == NO_TRACE[3:35]
 
 
-async def test_the_most_urgent_runs_come_first(tasks: Tasks) -> None:
+async def test_of_runs_that_are_due_at_once_the_highest_priority_comes_first(tasks: Tasks) -> None:
+    task = await tasks.create()
+    by_priority = {priority: (await tasks.queue_runs(task.id, 1, priority=priority))[0] for priority in (9, 5, 1, 7, 3)}
+    leased = [run.lease.run_id for _ in range(5) for run in await tasks.lease()]
+    assert leased == [by_priority[priority] for priority in sorted(by_priority)]
+
+
+async def test_a_run_ages_by_one_level_of_priority_a_minute(tasks: Tasks) -> None:
     task = await tasks.create()
     now = tasks.clock.now()
-    expected = []
-    for priority in (9, 5, 1):
-        for minutes in (0, 20, 10):
-            due_at = now - timedelta(minutes=minutes)
-            (run_id,) = await tasks.queue_runs(task.id, 1, priority=priority, due_at=due_at)
-            expected.append((priority, due_at, run_id))
-    in_order = [run_id for _, _, run_id in sorted(expected)]
+    waits = {(priority, minutes): now - timedelta(minutes=minutes) for priority in (9, 5, 1) for minutes in (0, 20, 10)}
+    queued = [
+        (
+            due_at + timedelta(minutes=priority),
+            (await tasks.queue_runs(task.id, 1, priority=priority, due_at=due_at))[0],
+        )
+        for (priority, _), due_at in waits.items()
+    ]
+    # A batch that is full, and one that is not.
     first, rest = await tasks.lease(limit=4), await tasks.lease(limit=100)
-    assert [run.lease.run_id for run in first + rest] == in_order
+    assert [run.lease.run_id for run in first + rest] == [run_id for _, run_id in sorted(queued)]
+
+
+async def test_nobody_waits_for_ever_behind_more_urgent_runs(tasks: Tasks) -> None:
+    task = await tasks.create()
+    (patient,) = await tasks.queue_runs(task.id, 1, priority=9)
+    for minute in range(1, 9):
+        tasks.clock.advance(minutes=1)
+        await tasks.queue_runs(task.id, 1, priority=1, due_at=tasks.clock.now())
+        leased = [run.lease.run_id for run in await tasks.lease()]
+        assert (leased == [patient]) == (minute == 8)
 
 
 async def test_a_run_is_not_leased_before_it_is_due(tasks: Tasks) -> None:
@@ -71,9 +92,9 @@ async def test_one_run_is_leased_when_nothing_else_is_said(tasks: Tasks) -> None
     assert len(response.runs) == 1
 
 
-async def test_racing_claimers_never_get_the_same_run(tasks: Tasks) -> None:
+async def test_racing_claimers_get_each_run_once(tasks: Tasks) -> None:
     task = await tasks.create()
-    ids = await tasks.queue_runs(task.id, 100)
+    ids = [run_id for priority in range(1, 10) for run_id in await tasks.queue_runs(task.id, 20, priority=priority)]
 
     async def claimer() -> list[str]:
         taken = []
@@ -82,9 +103,29 @@ async def test_racing_claimers_never_get_the_same_run(tasks: Tasks) -> None:
         return taken
 
     taken = await asyncio.gather(*(claimer() for _ in range(8)))
-    # On PostgreSQL a claimer may find all that is left locked by others and go home early; nothing is left behind.
-    left = [run.lease.run_id for run in await tasks.lease(limit=100)]
-    assert sorted(sum(taken, left)) == sorted(ids)
+    # Nobody went home while others only looked at what was left.
+    assert sorted(chain.from_iterable(taken)) == sorted(ids)
+
+
+async def test_a_lease_says_who_works_on_the_run(tasks: Tasks) -> None:
+    task = await tasks.create()
+    run_id = await tasks.run_now(task.id)
+    assert (await tasks.run(run_id)).agent_id == ""
+    agent_id, worker_id = new_id(), new_id()
+    work = WorkServiceStub(tasks.channel(["runs:work"], agent_id))
+    (leased,) = (await work.LeaseRuns(LeaseRunsRequest(worker_id=worker_id))).runs
+    run = await tasks.run(run_id)
+    assert (run.agent_id, run.lease_owner) == (agent_id, worker_id)
+    assert await tasks.finish(leased.lease)
+    assert (await tasks.run(run_id)).agent_id == agent_id
+
+
+async def test_a_worker_gets_the_runs_of_its_role_and_no_others(tasks: Tasks) -> None:
+    review, build, none = [await tasks.create(role=role) for role in ("review", "build", "")]
+    queued = {task.role: (await tasks.queue_runs(task.id, 1))[0] for task in (review, build, none)}
+    for role, run_id in queued.items():
+        assert [run.lease.run_id for run in await tasks.lease(limit=10, role=role)] == [run_id]
+    assert await tasks.lease(limit=10, role="nobody's") == []
 
 
 async def test_a_renewed_lease_lasts_another_thirty_seconds(tasks: Tasks) -> None:

@@ -10,13 +10,15 @@ from baton.tasks.v1.run_service_pb2 import GetRunRequest, ListRunsRequest, ListR
 from baton.tasks.v1.task_service_pb2 import ListTasksRequest
 from baton.tasks.v1.work_service_pb2 import RunFailed, RunReport
 from google.protobuf.message import Message
-from sqlalchemy import insert, update
+from sqlalchemy import insert
 
 from services.chassis.errors import InvalidArgument, NotFound
 from services.chassis.ids import new_id
 from services.tasks.store import tables
+from tests.integration.tasks.lifecycle import pause
+from tests.integration.tasks.past import fatal
 from tests.integration.tasks.running import Tasks, one_engine
-from tests.integration.tasks.work import failure, step
+from tests.integration.tasks.work import step
 
 CRON, ONCE, MANUAL = task_pb2.SCHEDULE_KIND_CRON, task_pb2.SCHEDULE_KIND_ONCE, task_pb2.SCHEDULE_KIND_MANUAL
 
@@ -92,12 +94,9 @@ async def test_task_filters_are_or_within_and_and_across(tasks: Tasks) -> None:
         for kind, expression in schedules.items()
         for paused in (False, True)
     }
-    paused = [task_id for (_, is_paused), task_id in created.items() if is_paused]
-    await tasks.database.transact(
-        lambda connection, clock: connection.execute(
-            update(tables.tasks).where(tables.tasks.c.id.in_(paused)).values(status="paused")
-        )
-    )
+    for (_, is_paused), task_id in created.items():
+        if is_paused:
+            await pause(tasks, task_id)
 
     async def found(**filters: Any) -> set[tuple[int, bool]]:
         (page,) = await pages(tasks.tasks.ListTasks, ListTasksRequest(**filters))
@@ -120,7 +119,7 @@ async def test_run_filters_are_or_within_and_and_across(tasks: Tasks) -> None:
     by_task = {task_id: [run.lease for run in leased if run.task_id == task_id] for task_id in (first, second, other)}
     for running, succeeded, failed, released in by_task.values():
         assert await tasks.finish(succeeded)
-        assert await tasks.report(RunReport(lease=failed, failed=RunFailed(error=failure())))
+        assert await tasks.report(RunReport(lease=failed, failed=RunFailed(error=fatal())))
         assert await tasks.report(RunReport(lease=released, released={}))
         assert running
 

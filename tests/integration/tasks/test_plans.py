@@ -1,5 +1,6 @@
 """The hot queries use the indexes that were made for them."""
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -12,8 +13,11 @@ from sqlalchemy import Connection, event, insert, select
 
 from services.chassis.clock import Clock
 from services.chassis.ids import new_id
-from services.tasks.store import history, queue, tables
-from services.tasks.store import task as task_store
+from services.tasks.models.run import RunReport as Report
+from services.tasks.models.run import Succeeded
+from services.tasks.operations import work
+from services.tasks.store import lease, line, queue, schedule, tables
+from tests.integration.tasks.lines import OWNER, new_run
 from tests.integration.tasks.running import Tasks
 
 
@@ -32,18 +36,18 @@ def statements(connection: Connection) -> Iterator[list[tuple[str, Any]]]:
         event.remove(connection, "before_cursor_execute", record)
 
 
-async def plan(tasks: Tasks, work: Callable[[Connection, Clock], Any]) -> str:
-    """How the database goes about the first statement of `work`."""
+async def plan(tasks: Tasks, work: Callable[[Connection, Clock], Any], having: str = "", prefix: str = "") -> str:
+    """How the database goes about the first statement of `work` that has some words in it."""
 
-    def explain(connection: Connection, clock: Clock) -> str:
+    def explained(connection: Connection, clock: Clock) -> str:
         with statements(connection) as sent:
             work(connection, clock)
-        statement, parameters = sent[0]
-        prefix = "EXPLAIN" if tasks.database.is_postgres else "EXPLAIN QUERY PLAN"
-        rows = connection.exec_driver_sql(f"{prefix} {statement}", parameters)
+        statement, parameters = next(item for item in sent if having in item[0])
+        explain = prefix or ("EXPLAIN" if tasks.database.is_postgres else "EXPLAIN QUERY PLAN")
+        rows = connection.exec_driver_sql(f"{explain} {statement}", parameters)
         return "\n".join(str(row[-1]) for row in rows)
 
-    return await tasks.database.transact(explain)
+    return await tasks.database.transact(explained)
 
 
 @pytest.fixture
@@ -63,42 +67,112 @@ async def busy(tasks: Tasks) -> Tasks:
     return tasks
 
 
-async def test_a_claim_reads_what_is_free_in_the_order_of_its_urgency(busy: Tasks) -> None:
-    found = await plan(
-        busy,
-        lambda connection, clock: queue.claim(
-            connection, owner=new_id(), token=new_id(), limit=1, now=clock.now() + timedelta(seconds=1)
-        ),
+@pytest.fixture
+async def backlog(tasks: Tasks) -> Tasks:
+    """A queue with 20 000 runs that are due some other day, 3 000 in one line, and a few that are due."""
+    now = tasks.clock.now()
+    later = [new_run(now + timedelta(minutes=5 + n), priority=n % 9 + 1, created_by=OWNER) for n in range(20_000)]
+    line = [new_run(now, concurrency_key="one", priority=n % 9 + 1) for n in range(3000)]
+    due = [new_run(now, concurrency_key=f"key {n}" if n % 2 else "", priority=n % 9 + 1) for n in range(50)]
+
+    def add(connection: Connection, clock: Clock) -> None:
+        for runs in (later, line, due):
+            queue.add_runs(connection, runs, now)
+
+    await tasks.database.transact(add)
+    return tasks
+
+
+def claim(connection: Connection, clock: Clock) -> Any:
+    return work.lease_runs(connection, worker_id=new_id(), agent_id=new_id(), role="", limit=10, clock=clock)
+
+
+async def test_a_claim_reads_a_range_of_its_index_for_each_priority(backlog: Tasks) -> None:
+    found = await plan(backlog, claim, having="foremost")
+    # PostgreSQL looks once to count, and once to lock.
+    ranges = [line for line in found.splitlines() if "ix_runs_claim" in line]
+    assert "Bitmap" not in found
+    assert len(ranges) == (18 if backlog.database.is_postgres else 9)
+    assert_no_table_is_read_whole(found)
+    # Only what was found is brought into one order: nothing is sorted to find it.
+    assert len(re.findall(r"Sort Key|TEMP B-TREE", found)) == 1
+
+
+async def test_a_claim_touches_what_it_takes_and_little_more(backlog: Tasks) -> None:
+    if not backlog.database.is_postgres:
+        pytest.skip("SQLite does not say what it touches")
+    found = await plan(backlog, claim, having="foremost", prefix="EXPLAIN (ANALYZE, TIMING OFF)")
+    rows = [int(number) for number in re.findall(r"ix_runs_claim.*actual rows=(\d+)", found)]
+    assert rows
+    assert max(rows) <= 10
+
+
+async def test_the_next_of_a_line_is_found_at_its_front(backlog: Tasks) -> None:
+    def finish(connection: Connection, clock: Clock) -> None:
+        line.settle(connection, {("", "one")}, clock.now())
+
+    await backlog.database.transact(
+        lambda connection, clock: (
+            connection.execute(
+                tables.runs.delete().where(tables.runs.c.concurrency_key == "one", ~tables.runs.c.blocked)
+            )
+            and None
+        )
     )
-    assert "ix_runs_claim" in found
+    found = await plan(backlog, finish, having="level")
+    assert "ix_runs_line" in found
+    assert_no_table_is_read_whole(found)
     assert_nothing_is_sorted(found)
+
+
+async def test_a_report_finds_its_runs_by_their_ids(backlog: Tasks) -> None:
+    claimed = await backlog.database.transact(claim)
+    reports = [Report(run.lease, [], Succeeded({})) for run in claimed.runs]
+    for statement in (
+        "FOR UPDATE" if backlog.database.is_postgres else "ORDER BY runs.id",
+        "INSERT INTO run_history",
+        "DELETE",
+    ):
+        found = await plan(backlog, _undone(reports), having=statement)
+        assert "pk_runs" in found or "sqlite_autoindex_runs" in found
+        assert_no_table_is_read_whole(found)
+
+
+def _undone(reports: list[Report]) -> Callable[[Connection, Clock], Any]:
+    """Reports, and takes it back."""
+
+    def report(connection: Connection, clock: Clock) -> None:
+        with connection.begin_nested() as savepoint:
+            work.report_runs(connection, reports, clock)
+            savepoint.rollback()
+
+    return report
 
 
 async def test_a_scheduler_reads_what_is_due_in_its_order(busy: Tasks) -> None:
     found = await plan(
-        busy, lambda connection, clock: task_store.lock_due_tasks(connection, now=clock.now(), limit=200)
+        busy,
+        lambda connection, clock: schedule.lock_due_tasks(connection, now=clock.now(), limit=200),
+        having="next_fire_at",
     )
     assert "ix_tasks_due" in found
     assert_nothing_is_sorted(found)
 
 
 async def test_the_next_fire_time_is_the_first_of_the_index(busy: Tasks) -> None:
-    found = await plan(busy, lambda connection, clock: task_store.next_fire_time(connection))
+    found = await plan(busy, lambda connection, clock: schedule.next_fire_time(connection))
     assert "ix_tasks_due" in found
 
 
 async def test_a_reaper_reads_leases_by_their_end(busy: Tasks) -> None:
-    found = await plan(busy, lambda connection, clock: queue.lock_expired(connection, now=clock.now(), limit=1))
+    found = await plan(
+        busy, lambda connection, clock: lease.lock_expired(connection, now=clock.now(), limit=1), having="SELECT"
+    )
     assert "ix_runs_lease_expires_at" in found
 
 
-async def test_a_page_of_runs_is_read_off_the_keys(busy: Tasks) -> None:
-    found = await plan(
-        busy,
-        lambda connection, clock: history.list_runs(connection, limit=51, before_id=new_id(), statuses=[], task_ids=[]),
-    )
-    for whole_table in ("Seq Scan", "SCAN runs\n", "SCAN run_history\n"):
-        assert whole_table not in found
+def assert_no_table_is_read_whole(found: str) -> None:
+    assert not re.search(r"Seq Scan on run|SCAN run", found)
 
 
 def assert_nothing_is_sorted(found: str) -> None:

@@ -18,9 +18,9 @@ from tests.integration.tasks.work import failed_step, failure, step
 DONE = RunSucceeded(output=to_struct({"a": 1}))
 
 
-async def leased(tasks: Tasks, count: int = 1) -> list[Lease]:
-    """The leases of new runs."""
-    task = await tasks.create()
+async def leased(tasks: Tasks, count: int = 1, **fields: Any) -> list[Lease]:
+    """The leases of new runs, of a task with these fields."""
+    task = await tasks.create(**fields)
     await tasks.queue_runs(task.id, count)
     return [run.lease for run in await tasks.lease(limit=count)]
 
@@ -43,7 +43,7 @@ async def test_a_run_that_succeeds_becomes_history(tasks: Tasks) -> None:
 
 
 async def test_a_run_that_fails_says_why_and_what_it_had_done(tasks: Tasks) -> None:
-    (lease,) = await leased(tasks)
+    (lease,) = await leased(tasks, max_retries=0)
     failed = RunFailed(error=failure("no answer, 'quoted'\n2nd line 🎉"), output=to_struct({"b": None}))
     assert await tasks.report(RunReport(lease=lease, steps=[step(0), failed_step(1)], failed=failed)) == [True]
     run = await tasks.run(lease.run_id)

@@ -61,6 +61,16 @@ async def cron(tasks: Tasks, expression: str = "*/10 * * * *", **fields: Any) ->
     return await tasks.create(schedule_kind=CRON, schedule_expr=expression, **fields)
 
 
+async def change(tasks: Tasks, task_id: str, **values: Any) -> None:
+    """Writes into a task's row."""
+    statement = update(tables.tasks).where(tables.tasks.c.id == task_id).values(values)
+    await tasks.database.transact(lambda connection, clock: connection.execute(statement))
+
+
+async def status(tasks: Tasks, task_id: str) -> int:
+    return (await tasks.tasks.GetTask(GetTaskRequest(task_id=task_id))).task.status
+
+
 def to_ten_minutes(clock: ManualClock) -> None:
     """Moves the clock on to the next minute that ends in zero."""
     clock.advance(seconds=600 - clock.now().timestamp() % 600)
@@ -114,7 +124,7 @@ async def test_after_a_short_pause_the_newest_time_runs_and_the_others_were_miss
     assert await next_fire_at(tasks, task.id) == begin + timedelta(minutes=40)
 
 
-async def test_after_a_long_pause_the_first_time_stands_for_those_before_the_window(tasks: Tasks) -> None:
+async def test_after_a_long_pause_one_outcome_stands_for_all_times_before_the_window(tasks: Tasks) -> None:
     to_ten_minutes(tasks.clock)
     begin = tasks.clock.now()
     task = await cron(tasks)
@@ -124,6 +134,12 @@ async def test_after_a_long_pause_the_first_time_stands_for_those_before_the_win
     assert first == (begin + timedelta(minutes=10), "missed", None)
     assert [outcome for _, outcome, _ in others] == ["missed"] * 5 + ["ran"]
     assert all(tasks.clock.now() - at <= HOUR for at, _, _ in others)
+    through = await tasks.database.read(
+        lambda connection, clock: connection.execute(
+            select(tables.occurrences.c.through).where(tables.occurrences.c.through.is_not(None))
+        ).scalar_one()
+    )
+    assert through == others[0][0] - timedelta(minutes=10)
     assert len(await runs_of(tasks, task.id)) == 1
 
 
@@ -154,19 +170,17 @@ async def test_once_in_the_past_runs_within_the_hour(tasks: Tasks, late: timedel
     assert len(await runs_of(tasks, task.id)) == (1 if outcome == "ran" else 0)
     # Judged, it is over.
     assert await next_fire_at(tasks, task.id) == (None if outcome else instant)
+    over = task_pb2.TASK_STATUS_COMPLETED
+    assert await status(tasks, task.id) == (over if outcome else task_pb2.TASK_STATUS_ACTIVE)
     tasks.clock.advance(days=1)
     await tasks.service.scheduler.step()
     assert len(await occurrences(tasks, task.id)) == 1
 
 
-@pytest.mark.parametrize("status", ["paused", "canceled"])
+@pytest.mark.parametrize("status", ["paused", "canceled", "completed"])
 async def test_a_task_that_is_not_active_does_not_fire(tasks: Tasks, status: str) -> None:
     idle, active = await cron(tasks), await cron(tasks)
-    await tasks.database.transact(
-        lambda connection, clock: connection.execute(
-            update(tables.tasks).where(tables.tasks.c.id == idle.id).values(status=status)
-        )
-    )
+    await change(tasks, idle.id, status=status, paused_at=tasks.clock.now() if status == "paused" else None)
     tasks.clock.advance(minutes=10)
     await tasks.service.scheduler.step()
     assert await occurrences(tasks, idle.id) == []
@@ -189,9 +203,7 @@ async def test_a_run_at_the_clock_change_fires_once_and_the_schedule_goes_on(tas
     tasks.clock.advance(seconds=(now - tasks.clock.now()).total_seconds())
     task = await cron(tasks, "30 1 * * *", timezone="America/New_York")
     nominal = now - timedelta(minutes=45)
-    await tasks.database.transact(
-        lambda connection, clock: connection.execute(update(tables.tasks).values(next_fire_at=nominal))
-    )
+    await change(tasks, task.id, next_fire_at=nominal, next_scheduled_for=nominal)
     for _ in range(3):
         await tasks.service.scheduler.step()
         tasks.clock.advance(minutes=1)
@@ -238,8 +250,7 @@ async def test_a_schedule_that_cannot_be_read_any_more_stops_no_other(
 ) -> None:
     to_ten_minutes(tasks.clock)
     before, broken, behind = [await cron(tasks) for _ in range(3)]
-    spoil = update(tables.tasks).where(tables.tasks.c.id == broken.id).values(stored)
-    await tasks.database.transact(lambda connection, clock: connection.execute(spoil))
+    await change(tasks, broken.id, **stored)
     for _ in range(2):
         tasks.clock.advance(minutes=10)
         await tasks.service.scheduler.step()

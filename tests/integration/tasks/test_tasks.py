@@ -1,6 +1,7 @@
 """Creating, reading and starting tasks."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from datetime import UTC, timedelta
 from typing import Any
 from uuid import UUID
@@ -13,12 +14,12 @@ from baton.tasks.v1.tool_pb2 import TOOL_TRANSPORT_STDIO, Tool
 from baton.tasks.v1.tool_service_pb2 import CreateToolServerRequest, ReportToolsRequest
 from opentelemetry import trace
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
-from sqlalchemy import update
 
 from services.chassis.errors import Aborted, FailedPrecondition, InvalidArgument, NotFound, PermissionDenied
 from services.chassis.ids import new_id
 from services.chassis.structs import to_struct
 from services.tasks.store import tables
+from tests.integration.tasks.lifecycle import cancel, pause
 from tests.integration.tasks.running import Tasks, one_engine, task_request
 
 ECHO = {"uses": "echo.test"}
@@ -59,16 +60,39 @@ async def test_a_task_says_little_and_gets_the_defaults(tasks: Tasks) -> None:
     caller = TaskServiceStub(tasks.channel(["tasks:write"], agent_id=agent_id))
     task = (await caller.CreateTask(task_request())).task
     assert (task.priority, task.timezone, task.created_by) == (5, "UTC", agent_id)
-    assert not task.HasField("next_fire_at")
+    assert (task.max_retries, task.backoff_strategy) == (3, task_pb2.BACKOFF_STRATEGY_EXPONENTIAL_JITTER)
+    assert (task.misfire, task.overlap) == (task_pb2.MISFIRE_RUN_ONCE, task_pb2.OVERLAP_ALLOW)
+    assert (task.dedupe_key, task.dedupe_window_seconds, task.concurrency_key, task.role) == ("", 0, "", "")
+    for absent in ("next_fire_at", "next_scheduled_for", "paused_at"):
+        assert not task.HasField(absent)
+
+
+async def test_a_task_keeps_everything_that_is_said_of_it(tasks: Tasks) -> None:
+    said = {
+        "dedupe_key": "daily", "dedupe_window_seconds": 31_536_000, "max_retries": 0,
+        "backoff_strategy": task_pb2.BACKOFF_STRATEGY_LINEAR, "concurrency_key": "printer",
+        "misfire": task_pb2.MISFIRE_RUN_ALL, "overlap": task_pb2.OVERLAP_SKIP, "role": "builder",
+    }  # fmt: skip
+    task = await tasks.create(**said)
+    assert {name: getattr(task, name) for name in said} == said
+    assert (await tasks.tasks.GetTask(GetTaskRequest(task_id=task.id))).task == task
+
+
+async def test_a_key_without_a_window_is_taken_and_a_window_without_a_key_is_not(tasks: Tasks) -> None:
+    assert await violations(tasks, dedupe_window_seconds=1) == {
+        "dedupe_window_seconds": "does nothing without a dedupe_key: give one, or leave it at 0"
+    }
+    assert (await tasks.create(dedupe_key="a")).dedupe_key == "a"
 
 
 async def test_unknown_tasks(tasks: Tasks) -> None:
     task_id = new_id()
-    for method, request in (
+    calls: list[tuple[Any, Any]] = [
         (tasks.tasks.GetTask, GetTaskRequest(task_id=task_id)),
         (tasks.tasks.RunTaskNow, RunTaskNowRequest(task_id=task_id)),
         (tasks.tasks.RunTaskNow, RunTaskNowRequest(task_id=task_id, request_id="key")),
-    ):
+    ]
+    for method, request in calls:
         with pytest.raises(NotFound, match=task_id) as refused:
             await method(request)
         assert refused.value.reason == "TASK_NOT_FOUND"
@@ -120,6 +144,17 @@ async def test_every_fault_of_a_task_is_told_at_once(tasks: Tasks) -> None:
         ({"priority": 10}, "priority"),
         ({"created_by": "somebody"}, "created_by"),
         ({"request_id": "x" * 256}, "request_id"),
+        ({"schedule_expr": "x" * 1001}, "schedule_expr"),
+        ({"dedupe_key": "x" * 101}, "dedupe_key"),
+        ({"dedupe_key": "x", "dedupe_window_seconds": -1}, "dedupe_window_seconds"),
+        ({"dedupe_key": "x", "dedupe_window_seconds": 31_536_001}, "dedupe_window_seconds"),
+        ({"max_retries": -1}, "max_retries"),
+        ({"max_retries": 11}, "max_retries"),
+        ({"backoff_strategy": 9}, "backoff_strategy"),
+        ({"concurrency_key": "x" * 101}, "concurrency_key"),
+        ({"misfire": 9}, "misfire"),
+        ({"overlap": 9}, "overlap"),
+        ({"role": "x" * 51}, "role"),
         ({"payload": {}}, "payload.pipeline"),
         ({"payload": {"pipeline": [], "params": {"a": "x\x00"}}}, "payload.params.a"),
     ],
@@ -210,12 +245,86 @@ async def test_racing_repeats_of_run_now_queue_one_run(tasks: Tasks) -> None:
     assert await tasks.count(tables.runs) == 1
 
 
-@pytest.mark.parametrize("status", ["paused", "canceled"])
-async def test_a_task_that_is_not_active_does_not_run(tasks: Tasks, status: str) -> None:
+async def test_a_run_can_be_given_parameters_of_its_own(tasks: Tasks) -> None:
+    payload: dict[str, Any] = {"pipeline": [], "params": {"day": "Monday", "list": [1], "kept": True}}
+    task = await tasks.create(payload=payload)
+    params = to_struct({"day": "Friday", "list": None, "new": 2})
+    answer = await tasks.tasks.RunTaskNow(RunTaskNowRequest(task_id=task.id, params=params))
+    run = await tasks.run(answer.details.run_id)
+    assert run.inputs == to_struct({"day": "Friday", "list": None, "kept": True, "new": 2})
+    (leased,) = await tasks.lease()
+    assert leased.payload["params"] == run.inputs
+    # They were this run's alone.
+    assert (await tasks.run(await tasks.run_now(task.id))).inputs == to_struct(payload["params"])
+
+
+async def test_a_task_without_parameters_can_be_given_some(tasks: Tasks) -> None:
     task = await tasks.create()
-    await tasks.database.transact(
-        lambda connection, clock: connection.execute(update(tables.tasks).values(status=status))
-    )
+    answer = await tasks.tasks.RunTaskNow(RunTaskNowRequest(task_id=task.id, params=to_struct({"a": 1})))
+    assert (await tasks.run(answer.details.run_id)).inputs == to_struct({"a": 1})
+
+
+async def test_parameters_beyond_what_a_payload_may_be_are_refused(tasks: Tasks) -> None:
+    deep: Any = 1
+    for _ in range(28):
+        deep = [deep]
+    task = await tasks.create(payload={"pipeline": [], "params": {"text": "x" * 600_000}})
+    for params in ({"more": "x" * 600_000}, {"deep": [[deep]]}):
+        with pytest.raises(InvalidArgument, match="payload") as refused:
+            await tasks.tasks.RunTaskNow(RunTaskNowRequest(task_id=task.id, params=to_struct(params)))
+        assert [violation.field for violation in refused.value.violations] == ["params"]
+    assert await tasks.count(tables.runs) == 0
+    # What takes the place of something large may be as large.
+    for allowed in ({"text": "y" * 600_000}, {"deep": deep}):
+        await tasks.tasks.RunTaskNow(RunTaskNowRequest(task_id=task.id, params=to_struct(allowed)))
+
+
+async def test_within_its_window_a_run_stands_for_those_after_it(tasks: Tasks) -> None:
+    task = await tasks.create(dedupe_key="the key", dedupe_window_seconds=60)
+    other = await tasks.create(dedupe_key="the key", dedupe_window_seconds=30)
+
+    async def start(task_id: str) -> tuple[str, bool]:
+        details = (await tasks.tasks.RunTaskNow(RunTaskNowRequest(task_id=task_id))).details
+        assert details.due_work_id == details.run_id
+        return details.run_id, details.duplicate
+
+    first, duplicate = await start(task.id)
+    assert not duplicate
+    tasks.clock.advance(seconds=29)
+    assert await start(task.id) == await start(other.id) == (first, True)
+    # Whether it is finished does not matter.
+    await tasks.finish((await tasks.lease())[0].lease)
+    assert await start(task.id) == (first, True)
+    assert await tasks.count(tables.runs) == 0
+    tasks.clock.advance(seconds=1)
+    # To the one whose window is over it stands for nothing any more.
+    second, duplicate = await start(other.id)
+    assert not duplicate
+    assert await start(task.id) == (second, True)
+
+
+async def test_the_keys_of_two_owners_are_two(tasks: Tasks) -> None:
+    request = task_request(dedupe_key="the key", dedupe_window_seconds=60)
+    for stub in (tasks.tasks, TaskServiceStub(tasks.channel(["tasks:write"]))):
+        task = (await stub.CreateTask(request)).task
+        assert not (await stub.RunTaskNow(RunTaskNowRequest(task_id=task.id))).details.duplicate
+    assert await tasks.count(tables.runs) == 2
+
+
+async def test_racing_starts_of_one_key_queue_one_run(tasks: Tasks) -> None:
+    task = await tasks.create(dedupe_key="the key", dedupe_window_seconds=60)
+    answers = await asyncio.gather(*(tasks.tasks.RunTaskNow(RunTaskNowRequest(task_id=task.id)) for _ in range(8)))
+    assert len({answer.details.run_id for answer in answers}) == 1
+    assert [answer.details.duplicate for answer in answers].count(False) == 1
+    assert await tasks.count(tables.runs) == 1
+
+
+@pytest.mark.parametrize(("end", "status"), [(pause, "paused"), (cancel, "canceled")])
+async def test_a_task_that_is_not_active_does_not_run(
+    tasks: Tasks, end: Callable[[Tasks, str], Awaitable[Any]], status: str
+) -> None:
+    task = await tasks.create()
+    await end(tasks, task.id)
     with pytest.raises(FailedPrecondition, match=status) as refused:
         await tasks.run_now(task.id)
     assert refused.value.reason == "TASK_NOT_ACTIVE"

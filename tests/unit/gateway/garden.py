@@ -127,6 +127,15 @@ class Greenhouse:
         await self._receive(request, context)
         return self.contract.messages.WaterPlantResponse(plant_id=request.plant_id, amount=request.amount)
 
+    async def UpdateBed(self, request: Any, context: Any) -> Any:
+        await self._receive(request, context)
+        label = request.label if request.HasField("label") else None
+        return self.contract.messages.UpdateBedResponse(changed=request.update_mask.paths, label=label)
+
+    async def HarvestPlant(self, request: Any, context: Any) -> Any:
+        await self._receive(request, context)
+        return self.contract.messages.HarvestPlantResponse(plant_id=request.plant_id, note=request.note)
+
     async def ExportPlants(self, request: Any, context: Any) -> AsyncIterator[Any]:
         try:
             await self._receive(request, context)

@@ -41,6 +41,9 @@ def test_every_rule_of_a_contract_is_a_path(document: Any) -> None:
         ("/plants", "post"),
         ("/plants/{plant.id}", "patch"),
         ("/plants/{plant_id}:water", "post"),
+        ("/plants/{plant_id}/harvest", "post"),
+        ("/beds/{id}", "patch"),
+        ("/beds/{id}/", "patch"),
         ("/plants.csv", "get"),
         ("/gate", "post"),
     }
@@ -76,6 +79,22 @@ def test_a_body_s_schema_keeps_the_contract_s_rules(document: Any) -> None:
         "type": "array", "items": {"type": "string", "pattern": "^[a-z]+$"}, "maxItems": 3, "uniqueItems": True,
     }  # fmt: skip
     assert body_schema(document, "/plants/{plant_id}:water", "post")["required"] == ["amount"]
+
+
+def test_what_a_patch_gives_may_be_null_and_names_no_mask(document: Any) -> None:
+    properties = body_schema(document, "/beds/{id}", "patch")["properties"]
+    assert set(properties) == {"label", "length", "state", "pot"}
+    assert properties["label"] == {"type": ["string", "null"], "maxLength": 10}
+    assert properties["state"] == {"type": ["string", "null"], "enum": ["growing", "thirsty", None]}
+    assert {"type": "null"} in properties["pot"]["anyOf"]
+
+
+def test_a_post_without_a_body_is_asked_by_parameters(document: Any) -> None:
+    operation = document["paths"]["/plants/{plant_id}/harvest"]["post"]
+    assert "requestBody" not in operation
+    assert {(one["name"], one["in"]) for one in operation["parameters"] if "name" in one} == {
+        ("plant_id", "path"), ("note", "query"),
+    }  # fmt: skip
 
 
 def test_query_parameters_keep_the_contract_s_rules(document: Any) -> None:

@@ -61,6 +61,54 @@ async def test_a_body_can_fill_one_field_and_the_query_the_others(client: httpx2
     assert answer.json()["dry_run"] is True
 
 
+async def test_a_patch_tells_which_fields_it_gives_null_included(client: httpx2.AsyncClient, garden: Garden) -> None:
+    answer = await client.patch("/beds/b-1", json={"state": "growing", "label": None, "pot": {"width": 3}})
+    assert answer.json() == {"changed": ["label", "pot", "state"], "label": None}
+    request = garden.greenhouse.requests[0]
+    assert (request.id, request.HasField("label"), request.state, request.pot.width) == ("b-1", False, 1, 3)
+
+
+@pytest.mark.parametrize("body", [b"", b"{}", b" { } ", b"null"])
+async def test_a_patch_that_gives_nothing_says_so(client: httpx2.AsyncClient, body: bytes) -> None:
+    answer = await client.patch("/beds/b-1", content=body, headers={"Content-Type": "application/json"})
+    assert answer.status_code == (400 if body == b"null" else 200)
+    assert answer.json().get("changed", []) == []
+
+
+@pytest.mark.parametrize(
+    ("body", "field", "message"),
+    [
+        ({"update_mask": "label"}, "update_mask", "is given by the names in the body"),
+        ({"colour": None}, "colour", "is not known; known are label, length, state, pot"),
+        ({"id": "b-2"}, "id", "is given by the path"),
+    ],
+)
+async def test_a_patch_s_names_are_checked(
+    client: httpx2.AsyncClient, garden: Garden, body: dict[str, object], field: str, message: str
+) -> None:
+    answer = await client.patch("/beds/b-1", json=body)
+    assert (answer.status_code, answer.json()["errors"]) == (400, [{"field": field, "message": message}])
+    assert garden.greenhouse.requests == []
+
+
+async def test_a_path_may_end_in_a_slash_where_a_template_does(client: httpx2.AsyncClient, garden: Garden) -> None:
+    for path in ("/beds/b-1", "/beds/b-1/"):
+        assert (await client.patch(path, json={"label": "x"})).status_code == 200
+    assert [request.id for request in garden.greenhouse.requests] == ["b-1", "b-1"]
+    assert (await client.get("/plants.csv/")).status_code == 404
+
+
+@pytest.mark.parametrize("body", [None, b"", b"{}"])
+async def test_a_post_may_have_no_body_and_take_its_fields_from_the_query(
+    client: httpx2.AsyncClient, garden: Garden, body: bytes | None
+) -> None:
+    answer = await client.post("/plants/p-1/harvest?note=ripe", content=body, headers={"Idempotency-Key": "k"})
+    assert answer.json() == {"plant_id": "p-1", "note": "ripe"}
+    assert garden.greenhouse.requests[0].request_id == "k"
+    refused = await client.post("/plants/p-1/harvest", json={"note": "ripe"})
+    assert (refused.status_code, refused.json()["reason"]) == (400, "BODY_UNEXPECTED")
+
+
 async def test_a_verb_ends_a_parameter(client: httpx2.AsyncClient) -> None:
     answer = await client.post("/plants/p-1:water", json={"amount": "12"})
     assert answer.json() == {"plant_id": "p-1", "amount": 12}

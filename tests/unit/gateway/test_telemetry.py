@@ -11,6 +11,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind
 
+from services.chassis import telemetry
 from services.chassis.errors import PermissionDenied
 from tests.unit.gateway.garden import OWN_JWT, Garden
 
@@ -24,7 +25,9 @@ def spans(monkeypatch: pytest.MonkeyPatch) -> Iterator[InMemorySpanExporter]:
     provider = TracerProvider(shutdown_on_exit=False)
     provider.add_span_processor(SimpleSpanProcessor(exporter))
     monkeypatch.setattr(trace, "_TRACER_PROVIDER", provider)
+    telemetry.tracer.cache_clear()
     yield exporter
+    telemetry.tracer.cache_clear()
     provider.shutdown()
 
 

@@ -10,6 +10,7 @@ import pytest
 from services.pipeline.conditions import holds
 from services.pipeline.definition import check, parse
 from services.pipeline.errors import TemplateError
+from services.pipeline.sketch import sketch
 from services.pipeline.templates import render
 
 TEXT = (Path(__file__).parents[3] / "docs" / "pipelines.md").read_text()
@@ -60,3 +61,15 @@ def test_what_conditions_hold(text: str, truth: str) -> None:
 def test_the_faults_of_a_faulty_payload() -> None:
     (faulty,) = blocks("json faulty")
     assert [(problem.field, problem.description) for problem in check(faulty)] == rows("Field | Fault")
+
+
+@pytest.mark.parametrize(("step_id", "condition", "becomes"), rows("Step | `if` | Becomes"))
+def test_what_a_preview_shows(step_id: str, condition: str, becomes: str) -> None:
+    (example,), (sample,) = blocks("json"), blocks("json sample")
+    context = {"now": "", "params": example["params"], "run": {}, "task": {}, **sample}
+    (step,) = [step for step in sketch(example, context) if step.id == step_id]
+    assert step.condition is {"": None, "yes": True, "no": False}[condition]
+    assert step.with_ == json.loads(becomes)
+    assert [problem.field for problem in step.unresolved] == (
+        ["payload.pipeline[2].with.text"] if step_id == "announce" else []
+    )

@@ -1,5 +1,6 @@
 """Messages to models and back."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
@@ -12,7 +13,9 @@ from services.chassis.structs import to_struct, to_value
 from services.tasks.convert import run as run_convert
 from services.tasks.convert import task as task_convert
 from services.tasks.convert import tool as tool_convert
+from services.tasks.convert import work as work_convert
 from services.tasks.convert.enums import from_enum, to_enum
+from services.tasks.models.occurrence import Outcome
 from services.tasks.models.run import (
     ErrorClass,
     Failed,
@@ -27,12 +30,16 @@ from services.tasks.models.run import (
     Succeeded,
 )
 from services.tasks.models.run import Lease as LeaseModel
-from services.tasks.models.task import NewTask, ScheduleKind, Task, TaskStatus
+from services.tasks.models.task import BackoffStrategy, Misfire, NewTask, Overlap, ScheduleKind, Task, TaskStatus
 from services.tasks.models.tool import Tool, ToolServer, ToolTransport
 
 ENUMS: list[tuple[type[StrEnum], Any]] = [
     (ScheduleKind, task_pb2.ScheduleKind),
     (TaskStatus, task_pb2.TaskStatus),
+    (BackoffStrategy, task_pb2.BackoffStrategy),
+    (Misfire, task_pb2.Misfire),
+    (Overlap, task_pb2.Overlap),
+    (Outcome, task_pb2.OccurrenceOutcome),
     (RunStatus, run_pb2.RunStatus),
     (StepStatus, run_pb2.StepStatus),
     (ErrorClass, run_pb2.ErrorClass),
@@ -66,7 +73,7 @@ def reported(step: RunStep) -> RunStep:
     """A step as it comes out of a report that it was put in."""
     lease = work_service_pb2.Lease(run_id=RUN_ID, attempt=1, token=TOKEN)
     message = work_service_pb2.RunReport(lease=lease, steps=[run_convert.step_message(step)])
-    (read,) = run_convert.report(message, "reports[0]").steps
+    (read,) = work_convert.report(message, "reports[0]").steps
     return read
 
 
@@ -98,7 +105,7 @@ def test_a_tool_that_answered_null_did_answer() -> None:
 
 def report(**outcome: Any) -> RunReport:
     lease = work_service_pb2.Lease(run_id=RUN_ID, attempt=1, token=TOKEN)
-    return run_convert.report(work_service_pb2.RunReport(lease=lease, **outcome), "reports[3]")
+    return work_convert.report(work_service_pb2.RunReport(lease=lease, **outcome), "reports[3]")
 
 
 def test_every_outcome_is_read() -> None:
@@ -129,7 +136,7 @@ def test_an_output_may_be_64_kib_and_no_more(outcome: str) -> None:
 
 def test_a_lease_in_capitals_is_the_same_one() -> None:
     lease = work_service_pb2.Lease(run_id=RUN_ID.upper(), attempt=2, token=TOKEN.upper())
-    assert run_convert.lease(lease) == LeaseModel(RUN_ID, 2, TOKEN)
+    assert work_convert.lease(lease) == LeaseModel(RUN_ID, 2, TOKEN)
 
 
 def run(**changes: Any) -> Run:
@@ -137,6 +144,10 @@ def run(**changes: Any) -> Run:
         "id": RUN_ID, "task_id": TASK_ID, "task": "briefing", "status": RunStatus.QUEUED, "priority": 5, "due_at": AT,
         "started_at": None, "finished_at": None, "duration_ms": None, "attempt": 0, "inputs": None, "output": None,
         "error": None, "traceparent": "00-" + "ab" * 16 + "-" + "cd" * 8 + "-01", "created_at": AT, "updated_at": AT,
+        "batch_id": "", "role": "", "agent_id": None, "created_by": TASK_ID, "reported": False, "retry_of": None,
+        "retries": 0, "max_retries": 3, "concurrency_key": "", "outputs_uri": "", "log_excerpt": "",
+        "approval_state": None, "approver": "", "approval_note": "", "webhook_notified_at": None, "lease_owner": None,
+        "lease_expires_at": None, "cancel_requested_at": None,
     }  # fmt: skip
     return Run(**fields | changes)
 
@@ -173,8 +184,8 @@ def test_a_run_is_told_whole() -> None:
 
 def test_a_leased_run_brings_its_lease_and_its_steps() -> None:
     leased = LeasedRun(LeaseModel(RUN_ID, 2, TOKEN), AT, TASK_ID, "briefing", {"pipeline": []}, [step()], "00-a", AT)
-    message = run_convert.leased_message(leased)
-    assert run_convert.lease(message.lease) == leased.lease
+    message = work_convert.leased_message(leased)
+    assert work_convert.lease(message.lease) == leased.lease
     assert message.payload == to_struct({"pipeline": []})
     assert [item.id for item in message.steps] == ["clock"]
     assert (message.traceparent, message.expires_at.ToDatetime(UTC)) == ("00-a", AT)
@@ -188,8 +199,34 @@ def new_task(default_timezone: str = "UTC", **fields: Any) -> NewTask:
 def test_a_task_to_create_gets_its_defaults() -> None:
     new = new_task("Europe/Chisinau")
     assert (new.priority, new.timezone, new.created_by) == (5, "Europe/Chisinau", "")
-    given = new_task("Asia/Tokyo", priority=1, timezone="UTC", created_by=RUN_ID.upper())
+    assert (new.max_retries, new.backoff_strategy) == (3, BackoffStrategy.EXPONENTIAL_JITTER)
+    assert (new.misfire, new.overlap) == (Misfire.RUN_ONCE, Overlap.ALLOW)
+    given = new_task(
+        "Asia/Tokyo", priority=1, timezone="UTC", created_by=RUN_ID.upper(), max_retries=0,
+        backoff_strategy=task_pb2.BACKOFF_STRATEGY_FIXED, misfire=task_pb2.MISFIRE_SKIP, overlap=task_pb2.OVERLAP_SKIP,
+    )  # fmt: skip
     assert (given.priority, given.timezone, given.created_by) == (1, "UTC", RUN_ID)
+    assert (given.max_retries, given.backoff_strategy) == (0, BackoffStrategy.FIXED)
+    assert (given.misfire, given.overlap) == (Misfire.SKIP, Overlap.SKIP)
+
+
+def test_what_is_given_of_a_task_is_what_changes() -> None:
+    assert task_convert.task_changes(task_service_pb2.UpdateTaskRequest(task_id=TASK_ID, request_id="key")) == {}
+    emptied = task_service_pb2.UpdateTaskRequest(description="", max_retries=0, payload=to_struct({}))
+    assert task_convert.task_changes(emptied) == {"description": "", "max_retries": 0, "payload": {}}
+    status = task_service_pb2.UpdateTaskRequest(status=task_pb2.TASK_STATUS_PAUSED)
+    assert task_convert.task_changes(status) == {"status": TaskStatus.PAUSED}
+
+
+def test_every_field_that_can_be_changed_is_taken_over() -> None:
+    request = task_service_pb2.UpdateTaskRequest(
+        title="a", description="b", schedule_kind=task_pb2.SCHEDULE_KIND_CRON, schedule_expr="c", timezone="d",
+        payload=to_struct({"e": 1}), priority=1, status=task_pb2.TASK_STATUS_ACTIVE, max_retries=2,
+        backoff_strategy=task_pb2.BACKOFF_STRATEGY_FIXED, concurrency_key="f", misfire=task_pb2.MISFIRE_SKIP,
+        overlap=task_pb2.OVERLAP_SKIP, role="g",
+    )  # fmt: skip
+    fields = {field.name for field in request.DESCRIPTOR.fields} - {"task_id", "request_id"}
+    assert set(task_convert.task_changes(request)) == fields
 
 
 def test_whole_numbers_in_a_payload_stay_whole() -> None:
@@ -201,15 +238,32 @@ def test_whole_numbers_in_a_payload_stay_whole() -> None:
 def test_a_task_is_told_whole() -> None:
     payload = {"pipeline": [], "params": {"a": 1}}
     task = Task(
-        RUN_ID, "title", "why", ScheduleKind.CRON, "@daily", "UTC", payload, 2, TASK_ID, TaskStatus.PAUSED, None, AT, AT
+        id=RUN_ID, title="title", description="why", schedule_kind=ScheduleKind.CRON, schedule_expr="@daily",
+        schedule_anchor=AT, timezone="UTC", payload=payload, priority=2, dedupe_key="d", dedupe_window_seconds=7,
+        max_retries=4, backoff_strategy=BackoffStrategy.LINEAR, concurrency_key="c", misfire=Misfire.RUN_ALL,
+        overlap=Overlap.QUEUE, role="r", created_by=TASK_ID, status=TaskStatus.PAUSED, paused_at=AT,
+        next_fire_at=AT, next_scheduled_for=AT, created_at=AT, updated_at=AT,
     )  # fmt: skip
     message = task_convert.task_message(task)
-    assert message == task_pb2.Task(
-        id=RUN_ID, title="title", description="why", schedule_kind=task_pb2.SCHEDULE_KIND_CRON, schedule_expr="@daily",
-        timezone="UTC", payload=to_struct(payload), priority=2, created_by=TASK_ID,
-        status=task_pb2.TASK_STATUS_PAUSED, created_at=message.created_at, updated_at=message.updated_at,
-    )  # fmt: skip
-    assert not message.HasField("next_fire_at")
+    assert {field.name for field, _ in message.ListFields()} == {field.name for field in message.DESCRIPTOR.fields}
+    for name, value in vars(task).items():
+        if name == "schedule_anchor":
+            continue
+        told = getattr(message, name)
+        if isinstance(value, datetime):
+            assert told.ToDatetime(UTC) == value, name
+        elif isinstance(value, StrEnum):
+            continue
+        elif name == "payload":
+            assert told == to_struct(payload)
+        else:
+            assert told == value, name
+    assert (message.status, message.schedule_kind) == (task_pb2.TASK_STATUS_PAUSED, task_pb2.SCHEDULE_KIND_CRON)
+    assert (message.misfire, message.overlap) == (task_pb2.MISFIRE_RUN_ALL, task_pb2.OVERLAP_QUEUE)
+    assert message.backoff_strategy == task_pb2.BACKOFF_STRATEGY_LINEAR
+    bare = task_convert.task_message(replace(task, paused_at=None, next_fire_at=None, next_scheduled_for=None))
+    told = {field.name for field, _ in bare.ListFields()}
+    assert told.isdisjoint({"paused_at", "next_fire_at", "next_scheduled_for"})
 
 
 def test_tools_and_their_servers_go_there_and_back() -> None:

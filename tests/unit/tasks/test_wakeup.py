@@ -1,6 +1,7 @@
 """Hints that there may be work."""
 
 import asyncio
+import gc
 
 from services.tasks.wakeup import Wakeup
 from tests.support.waiting import await_until
@@ -64,3 +65,32 @@ async def test_of_many_hints_none_is_lost() -> None:
     async with asyncio.timeout(5):
         await asyncio.gather(worker(), producer())
     assert taken == list(range(300))
+
+
+async def test_a_hint_for_a_role_wakes_nobody_else() -> None:
+    wakeup = Wakeup()
+    review, build = [asyncio.create_task(wakeup.wait(wakeup.ticket(role), LONG)) for role in ("review", "build")]
+    await asyncio.sleep(0)
+    wakeup.notify("review")
+    await asyncio.wait_for(review, timeout=1)
+    assert not build.done()
+    wakeup.notify()
+    await asyncio.wait_for(build, timeout=1)
+
+
+async def test_a_hint_is_passed_on_and_one_from_elsewhere_is_not() -> None:
+    told: list[frozenset[str] | None] = []
+    wakeup = Wakeup(told.append)
+    wakeup.notify("review", "build")
+    wakeup.notify()
+    wakeup.wake("review")
+    assert told == [{"review", "build"}, None]
+
+
+async def test_roles_that_nobody_waits_for_take_no_memory() -> None:
+    wakeup = Wakeup()
+    for number in range(1000):
+        await wakeup.wait(wakeup.ticket(f"role {number}"), 0)
+    gc.collect()
+    # The last one may not be gone yet.
+    assert len(wakeup._next) <= 1

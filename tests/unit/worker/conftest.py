@@ -15,7 +15,7 @@ from services.chassis.clock import SystemClock
 from services.worker.worker import Worker
 from tests.support.fake_tasks import FakeTasks
 from tests.support.grpc import channel_of
-from tests.support.mcp_servers import serve_over_http
+from tests.support.mcp_servers import Gate, serve_behind_gate, serve_over_http
 
 Working = Callable[..., AbstractAsyncContextManager[asyncio.Event]]
 
@@ -54,6 +54,14 @@ async def http_server(tasks: FakeTasks) -> AsyncIterator[str]:
     async with serve_over_http() as url:
         tasks.add_http_server("mis", url)
         yield url
+
+
+@pytest.fixture
+async def gate(tasks: FakeTasks) -> AsyncIterator[Gate]:
+    """What can keep requests from the server `mis`."""
+    async with serve_behind_gate() as (url, gate):
+        tasks.add_http_server("mis", url)
+        yield gate
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from services.worker.held import LeaseTiming
 from tests.support.fake_tasks import FakeTasks
+from tests.support.mcp_servers import slow_calls
 from tests.support.waiting import await_until
 from tests.unit.worker.conftest import Working
 
@@ -28,7 +29,7 @@ async def test_every_run_of_a_batch_takes_a_slot(tasks: FakeTasks, working: Work
 async def test_stopping_gives_a_whole_batch_back(tasks: FakeTasks, working: Working, http_server: str) -> None:
     runs = [await tasks.enqueue(LONG) for _ in range(4)]
     async with working(concurrency=4, grace_seconds=0.1) as stop:
-        await await_until(lambda: all(run.held for run in runs))
+        await await_until(lambda: slow_calls.now == 4)
         stop.set()
     assert [(run.released, run.held) for run in runs] == [(1, False)] * 4
 

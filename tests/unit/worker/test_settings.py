@@ -16,7 +16,9 @@ REQUIRED = {
     [
         ("BATON_WORKER_CONCURRENCY", "0"),
         ("BATON_WORKER_CONCURRENCY", "-1"),
-        ("BATON_WORKER_CONCURRENCY", "101"),
+        ("BATON_WORKER_CONCURRENCY", "1001"),
+        ("BATON_WORKER_TOOL_CALLS", "0"),
+        ("BATON_WORKER_TOOL_CALLS", "1001"),
         ("BATON_WORKER_GRACE_SECONDS", "-0.1"),
         ("BATON_WORKER_GRACE_SECONDS", "nan"),
         ("BATON_WORKER_GRACE_SECONDS", "inf"),
@@ -27,7 +29,7 @@ def test_numbers_out_of_bounds_are_refused_by_their_name(variable: str, value: s
         config.load(Settings, {**REQUIRED, variable: value})
 
 
-@pytest.mark.parametrize("concurrency", ["1", "100"])
+@pytest.mark.parametrize("concurrency", ["1", "1000"])
 def test_the_bounds_themselves_are_allowed(concurrency: str) -> None:
     settings = config.load(
         Settings, {**REQUIRED, "BATON_WORKER_CONCURRENCY": concurrency, "BATON_WORKER_GRACE_SECONDS": "0"}

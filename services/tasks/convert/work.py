@@ -1,0 +1,139 @@
+"""What workers are told and tell."""
+
+from collections.abc import Iterable
+
+import orjson
+from baton.tasks.v1 import run_pb2
+from baton.tasks.v1 import work_service_pb2 as pb
+from google.protobuf.struct_pb2 import Struct
+
+from services.chassis.errors import InvalidArgument, Violation
+from services.chassis.ids import stored_id
+from services.chassis.structs import from_struct, from_value, to_struct
+from services.chassis.timestamps import from_timestamp, to_timestamp
+from services.tasks.convert.enums import from_enum
+from services.tasks.convert.run import step_message
+from services.tasks.models.run import (
+    MAX_OUTPUT_BYTES,
+    Canceled,
+    ErrorClass,
+    Failed,
+    Lease,
+    LeasedRun,
+    Outcome,
+    Released,
+    RunError,
+    RunReport,
+    RunStep,
+    StepStatus,
+    Succeeded,
+)
+from services.tasks.operations.work import Receipt, Renewed
+
+
+def leased_message(leased: LeasedRun) -> pb.LeasedRun:
+    """A run as a worker gets it. Of finished steps it has the outputs that later ones can refer to: the saved ones."""
+    saved = {position for position, step in enumerate(leased.payload["pipeline"]) if "save_as" in step}
+    return pb.LeasedRun(
+        lease=pb.Lease(run_id=leased.lease.run_id, attempt=leased.lease.attempt, token=leased.lease.token),
+        expires_at=to_timestamp(leased.expires_at),
+        task_id=leased.task_id,
+        task=leased.task,
+        payload=to_struct(leased.payload),
+        steps=[_done_step(step, with_output=step.position in saved) for step in leased.steps],
+        traceparent=leased.traceparent,
+        created_at=to_timestamp(leased.created_at),
+    )
+
+
+def leased_messages(runs: Iterable[LeasedRun], max_bytes: int) -> list[pb.LeasedRun]:
+    """As many of the runs, from the first on, as have `max_bytes` together; the first one whatever its size."""
+    messages: list[pb.LeasedRun] = []
+    for run in runs:
+        message = leased_message(run)
+        max_bytes -= message.ByteSize()
+        if messages and max_bytes < 0:
+            break
+        messages.append(message)
+    return messages
+
+
+def _done_step(step: RunStep, *, with_output: bool) -> run_pb2.RunStep:
+    message = step_message(step)
+    if not with_output:
+        message.ClearField("output")
+    return message
+
+
+def lease(message: pb.Lease) -> Lease:
+    return Lease(stored_id(message.run_id), message.attempt, stored_id(message.token))
+
+
+def report(message: pb.RunReport, field: str) -> RunReport:
+    """What a worker reports; `field` is where the message stands in its request."""
+    return RunReport(
+        lease=lease(message.lease),
+        steps=[_step(step) for step in message.steps],
+        outcome=_outcome(message, field),
+    )
+
+
+def renewed_message(lease: Lease, renewed: Renewed | None) -> pb.RenewedLease:
+    """What became of a lease; None: it is lost."""
+    if renewed is None:
+        return pb.RenewedLease(run_id=lease.run_id)
+    return pb.RenewedLease(
+        run_id=lease.run_id,
+        expires_at=to_timestamp(renewed.expires_at),
+        cancel_requested=renewed.cancel_requested,
+    )
+
+
+def receipt_message(report: RunReport, receipt: Receipt) -> pb.ReportReceipt:
+    """What became of a report."""
+    return pb.ReportReceipt(
+        run_id=report.lease.run_id, accepted=receipt.accepted, cancel_requested=receipt.cancel_requested
+    )
+
+
+def _outcome(message: pb.RunReport, field: str) -> Outcome | None:
+    kind = message.WhichOneof("outcome")
+    if kind == "succeeded":
+        return Succeeded(_output(message.succeeded.output, f"{field}.succeeded.output"))
+    if kind == "failed":
+        output = _output(message.failed.output, f"{field}.failed.output")
+        return Failed(_error(message.failed.error), output, message.failed.retry_after.ToTimedelta())
+    if kind == "canceled":
+        return Canceled(_output(message.canceled.output, f"{field}.canceled.output"))
+    return Released() if kind == "released" else None
+
+
+def _output(struct: Struct, field: str) -> dict[str, object]:
+    output = from_struct(struct)
+    size = len(orjson.dumps(output))
+    if size > MAX_OUTPUT_BYTES:
+        description = f"is {size} bytes as JSON, at most {MAX_OUTPUT_BYTES} are allowed"
+        raise InvalidArgument.of([Violation(field, description)])
+    return output
+
+
+def _step(message: run_pb2.RunStep) -> RunStep:
+    return RunStep(
+        position=message.position,
+        id=message.id,
+        uses=message.uses,
+        status=from_enum(StepStatus, run_pb2.StepStatus, message.status),
+        attempt=message.attempt,
+        input_digest=message.input_digest,
+        output=from_value(message.output) if message.HasField("output") else None,
+        error=_error(message.error) if message.HasField("error") else None,
+        started_at=from_timestamp(message.started_at),
+        finished_at=from_timestamp(message.finished_at),
+        duration_ms=message.duration_ms,
+        span_id=message.span_id,
+    )
+
+
+def _error(message: run_pb2.RunError) -> RunError:
+    error_class = from_enum(ErrorClass, run_pb2.ErrorClass, getattr(message, "class"))
+    return RunError(error_class, message.message, message.retryable, message.step_id)

@@ -1,0 +1,68 @@
+"""Runs that are made of tasks."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+import orjson
+
+from services.chassis.errors import Violation
+from services.chassis.ids import new_id
+from services.pipeline import definition
+from services.tasks.models.run import NewRun
+from services.tasks.models.task import Overlap, Task
+
+MAX_PAYLOAD_BYTES = 1024 * 1024
+_RUN_NAME_LENGTH = 64
+
+
+def new_run(
+    task: Task,
+    *,
+    due_at: datetime,
+    traceparent: str,
+    params: Mapping[str, Any] | None = None,
+    priority: int | None = None,
+    batch_id: str = "",
+) -> NewRun:
+    """A run of the task as it is now: later changes of the task do not touch it.
+
+    Each of `params` replaces the task's own of that name; see `params_fault` for what they may be. `priority`
+    defaults to the task's.
+    """
+    return NewRun(
+        id=new_id(),
+        task_id=task.id,
+        task=task.title[:_RUN_NAME_LENGTH],
+        priority=priority or task.priority,
+        due_at=due_at,
+        payload=_with_params(task.payload, params) if params else task.payload,
+        traceparent=traceparent,
+        created_by=task.created_by,
+        role=task.role,
+        batch_id=batch_id,
+        concurrency_key=_concurrency_key(task),
+        max_retries=task.max_retries,
+        backoff_strategy=task.backoff_strategy,
+    )
+
+
+def params_fault(task: Task, params: Mapping[str, Any], field: str = "params") -> Violation | None:
+    """What is wrong with the parameters of one run: that its payload outgrows what a task's own may be."""
+    if not params:
+        return None
+    payload = _with_params(task.payload, params)
+    if definition.is_too_deep(payload):
+        return Violation(field, f"make the payload nest deeper than {definition.MAX_DEPTH} levels")
+    if (size := len(orjson.dumps(payload))) > MAX_PAYLOAD_BYTES:
+        return Violation(field, f"make the payload {size} bytes as JSON, at most {MAX_PAYLOAD_BYTES} are allowed")
+    return None
+
+
+def _with_params(payload: Mapping[str, Any], params: Mapping[str, Any]) -> dict[str, Any]:
+    return {**payload, "params": {**payload.get("params", {}), **params}}
+
+
+def _concurrency_key(task: Task) -> str:
+    """The task's own; where its runs shall wait for each other and it has none, one that no other task has."""
+    return task.concurrency_key or (f"task/{task.id}" if task.overlap is Overlap.QUEUE else "")

@@ -1,0 +1,100 @@
+"""Looking at a task before it is created. Nothing is stored, and no tool is called."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection
+
+from services.chassis.call import Caller
+from services.chassis.clock import Clock, instant_text
+from services.chassis.errors import InvalidArgument, Violation
+from services.chassis.ids import new_id
+from services.pipeline.references import ROOTS
+from services.pipeline.sketch import StepSketch, sketch
+from services.tasks.errors import CreatedByNotCaller
+from services.tasks.models.schedule import FireTime, ScheduleFault, fire_times, parse_schedule
+from services.tasks.models.task import NewTask
+from services.tasks.operations.task import require_own_name
+from services.tasks.operations.task_faults import faults_of
+
+FIRE_TIMES = 20
+MAX_FAULTS = 200
+"""Faults that are told; a payload may have as many as it has letters."""
+
+# These say by themselves that nothing can be read at all.
+_UNREADABLE = {"payload", "payload.pipeline"}
+
+
+@dataclass(frozen=True)
+class Preview:
+    """What a task would do."""
+
+    faults: list[Violation]
+    steps: list[StepSketch]
+    fire_times: list[FireTime]
+
+
+def preview_task(
+    connection: Connection, new: NewTask, sample: Mapping[str, Any], caller: Caller, clock: Clock
+) -> Preview:
+    """Every fault of the task, its steps rendered with `sample`, and when it would fire.
+
+    Raises InvalidArgument only for the sample itself.
+    """
+    if sample_faults := _sample_faults(sample):
+        raise InvalidArgument.of(sample_faults)
+    now = clock.now()
+    _, task_faults = faults_of(connection, new, now)
+    faults = [*_name_faults(new, caller), *task_faults]
+    readable = _UNREADABLE.isdisjoint(fault.field for fault in faults)
+    steps = sketch(new.payload, _context(new, sample, now)) if readable else []
+    return Preview(_most(faults), steps, _fire_times(new, now))
+
+
+def _name_faults(new: NewTask, caller: Caller) -> list[Violation]:
+    try:
+        require_own_name(new, caller)
+    except CreatedByNotCaller as refusal:
+        return [Violation("created_by", refusal.message)]
+    return []
+
+
+def _sample_faults(sample: Mapping[str, Any]) -> list[Violation]:
+    faults = [
+        Violation(f"sample.{name}", f"is not what templates read: that is {', '.join(ROOTS)}")
+        for name in sample
+        if name not in ROOTS
+    ]
+    return faults + [
+        Violation(f"sample.{name}", "must be an object")
+        for name in ROOTS
+        if name != "now" and name in sample and not isinstance(sample[name], Mapping)
+    ]
+
+
+def _context(new: NewTask, sample: Mapping[str, Any], now: datetime) -> dict[str, Any]:
+    """What a worker would give to templates, with what is known only later out of the sample, or made up."""
+    instant = instant_text(now)
+    params = new.payload.get("params", {})
+    return {
+        "now": sample.get("now", instant),
+        "params": {**(params if isinstance(params, Mapping) else {}), **sample.get("params", {})},
+        "steps": sample.get("steps", {}),
+        "run": {"id": new_id(), "attempt": 1, "created_at": instant, **sample.get("run", {})},
+        "task": {"id": new_id(), "title": new.title, **sample.get("task", {})},
+    }
+
+
+def _fire_times(new: NewTask, now: datetime) -> list[FireTime]:
+    try:
+        schedule = parse_schedule(new.schedule_kind, new.schedule_expr, new.timezone, now)
+    except ScheduleFault:
+        return []
+    return fire_times(schedule, new.timezone, now, FIRE_TIMES)
+
+
+def _most(faults: list[Violation]) -> list[Violation]:
+    more = len(faults) - MAX_FAULTS
+    return faults if more <= 0 else [*faults[:MAX_FAULTS], Violation("payload", f"has {more} faults more")]

@@ -1,0 +1,61 @@
+"""Everything that can be wrong with a task. Creating, changing and previewing one ask here."""
+
+from collections.abc import Container
+from datetime import datetime
+from typing import Any
+
+import orjson
+from sqlalchemy import Connection
+
+from services.chassis.errors import Violation
+from services.pipeline import definition
+from services.tasks.models.schedule import ScheduleFault, parse_schedule
+from services.tasks.models.task import NewTask, ScheduleKind
+from services.tasks.operations.new_run import MAX_PAYLOAD_BYTES
+from services.tasks.operations.tool import tool_faults
+
+
+def faults_of(connection: Connection, new: NewTask, now: datetime) -> tuple[datetime | None, list[Violation]]:
+    """The first fire time of a schedule that begins now, and every fault of the task."""
+    first, faults = first_fire_time(new.schedule_kind, new.schedule_expr, new.timezone, now)
+    return first, [*faults, *_dedupe_faults(new), *payload_faults(connection, new.payload)]
+
+
+def first_fire_time(
+    kind: ScheduleKind, expression: str, timezone: str, now: datetime
+) -> tuple[datetime | None, list[Violation]]:
+    """The first fire time of a schedule that begins now, None for a manual task; and every fault of the schedule."""
+    try:
+        first = parse_schedule(kind, expression, timezone, anchor=now).first(now)
+    except ScheduleFault as fault:
+        return None, list(fault.violations)
+    if first is None and kind is not ScheduleKind.MANUAL:
+        return None, [Violation("schedule_expr", f"{expression!r} never comes true")]
+    return first, []
+
+
+def payload_faults(connection: Connection, payload: dict[str, Any]) -> list[Violation]:
+    """Every fault of a payload, its tools included."""
+    size = len(orjson.dumps(payload))
+    if size > MAX_PAYLOAD_BYTES:
+        return [Violation("payload", f"is {size} bytes as JSON, at most {MAX_PAYLOAD_BYTES} are allowed")]
+    problems = definition.check(payload)
+    faults = [Violation(problem.field, problem.description) for problem in problems]
+    return faults + tool_faults(connection, _tools_used(payload, {problem.field for problem in problems}))
+
+
+def _dedupe_faults(new: NewTask) -> list[Violation]:
+    # A key without a window is what earlier clients send: it does nothing, and says so.
+    if new.dedupe_window_seconds and not new.dedupe_key:
+        return [Violation("dedupe_window_seconds", "does nothing without a dedupe_key: give one, or leave it at 0")]
+    return []
+
+
+def _tools_used(payload: dict[str, Any], faulty: Container[str]) -> dict[int, str]:
+    """The tools of those steps that name one, by position, so that a fault elsewhere does not hide theirs."""
+    if "payload" in faulty or "payload.pipeline" in faulty:
+        return {}
+    paths = ((position, f"payload.pipeline[{position}]", step) for position, step in enumerate(payload["pipeline"]))
+    return {
+        position: step["uses"] for position, path, step in paths if path not in faulty and f"{path}.uses" not in faulty
+    }

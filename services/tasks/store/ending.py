@@ -1,0 +1,111 @@
+"""How live runs become history."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    Connection,
+    Delete,
+    Insert,
+    Row,
+    String,
+    and_,
+    bindparam,
+    case,
+    delete,
+    func,
+    insert,
+    literal_column,
+    select,
+)
+
+from services.chassis.columns import Id, Json, Timestamp
+from services.tasks.models.run import RunError, RunStatus
+from services.tasks.store import batch
+from services.tasks.store.batch import per_engine
+from services.tasks.store.rows import error_to_json
+from services.tasks.store.tables import run_history, runs
+
+_MILLISECOND = timedelta(milliseconds=1)
+_ENDING: batch.Columns = {"id": Id(), "status": String(), "duration_ms": BigInteger(), "output": Json, "error": Json}
+_KEPT = [column.name for column in run_history.c if column.name in runs.c]
+
+
+KEPT_IN_RETRY = (
+    "task_id",
+    "task",
+    "priority",
+    "payload",
+    "created_by",
+    "role",
+    "batch_id",
+    "concurrency_key",
+    "max_retries",
+    "backoff_strategy",
+)
+"""What a finished run and the one that repeats it have in common."""
+
+
+@dataclass(frozen=True)
+class Ending:
+    """The end of one run."""
+
+    run_id: str
+    started_at: datetime | None
+    status: RunStatus
+    output: dict[str, Any] | None
+    error: RunError | None
+
+
+def finish(connection: Connection, endings: Sequence[Ending], now: datetime) -> None:
+    """Moves runs from the live table to the history. What asks for approval there is asked for no more."""
+    if not endings:
+        return
+    given = batch.rows(connection, _ENDING, (_row(ending, now) for ending in endings))
+    ids = batch.ids(connection, [ending.run_id for ending in endings])
+    connection.execute(_keep(connection), given | ids | {"now": now})
+    connection.execute(_remove(connection), ids)
+
+
+def get_ended(connection: Connection, run_id: str) -> Row[Any] | None:
+    """What is needed of a finished run to repeat it."""
+    kept = (run_history.c[name] for name in ("status", "reported", *KEPT_IN_RETRY))
+    return connection.execute(select(*kept).where(run_history.c.id == run_id)).one_or_none()
+
+
+def _row(ending: Ending, now: datetime) -> tuple[Any, ...]:
+    # A reporter's clock may be ahead of ours.
+    duration = None if ending.started_at is None else max(0, (now - ending.started_at) // _MILLISECOND)
+    return ending.run_id, ending.status.value, duration, ending.output, error_to_json(ending.error)
+
+
+@per_engine
+def _keep(for_postgres: bool) -> Insert:
+    given = batch.given(_ENDING, for_postgres)
+    now = bindparam("now", type_=Timestamp())
+    values = {name: runs.c[name] for name in _KEPT} | {
+        # What was reported from outside may have said so itself already.
+        "finished_at": func.coalesce(runs.c.finished_at, now),
+        "duration_ms": func.coalesce(runs.c.duration_ms, given.c.duration_ms),
+        "approval_state": case(
+            (runs.c.approval_state == literal_column("'pending'"), literal_column("'cancelled'")),
+            else_=runs.c.approval_state,
+        ),
+        "error": given.c.error,
+        "updated_at": now,
+        "status": given.c.status,
+        "output": given.c.output,
+    }
+    same = runs.c.id == given.c.id
+    # Said twice, or PostgreSQL might join the whole table; and once, or SQLite would read the batch for each run.
+    condition = and_(same, batch.among(runs.c.id, for_postgres)) if for_postgres else same
+    source = select(*values.values()).join_from(given, runs, condition)
+    return insert(run_history).from_select(list(values), source)
+
+
+@per_engine
+def _remove(for_postgres: bool) -> Delete:
+    return delete(runs).where(batch.among(runs.c.id, for_postgres))

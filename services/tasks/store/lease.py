@@ -1,0 +1,156 @@
+"""Leases: held, renewed, taken away."""
+
+from collections.abc import Collection, Iterable, Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import (
+    Connection,
+    Integer,
+    Row,
+    Select,
+    Update,
+    bindparam,
+    literal_column,
+    select,
+    update,
+)
+
+from services.chassis.columns import Id, Json, Timestamp
+from services.tasks.models.run import LEASE, Lease, RunError
+from services.tasks.store import batch
+from services.tasks.store.batch import per_engine
+from services.tasks.store.line import hold_lines_of
+from services.tasks.store.rows import error_to_json
+from services.tasks.store.tables import runs
+
+# All but what is large: what decides over how a run goes on.
+HELD = [
+    runs.c[name]
+    for name in (
+        "id",
+        "attempt",
+        "lease_token",
+        "role",
+        "concurrency_key",
+        "started_at",
+        "retries",
+        "max_retries",
+        "backoff_strategy",
+        "crashes",
+        "cancel_requested_at",
+        "error",
+    )
+]
+_RETRY: batch.Columns = {"id": Id(), "due_at": Timestamp(), "error": Json}
+_FREE = {"lease_token": None, "lease_owner": None, "lease_expires_at": None}
+
+
+def lock_held(connection: Connection, leases: Collection[Lease], *, to_end: bool) -> dict[Lease, Row[Any]]:
+    """The runs that are still held, by those of the leases that hold them, locked in one order.
+
+    Whoever wants to end a lease, and not only to extend it, says so, for that changes the run's line.
+    """
+    batch.use_indexes(connection)
+    run_ids = {lease.run_id for lease in leases}
+    if to_end:
+        hold_lines_of(connection, run_ids)
+    rows = connection.execute(_lock(connection), batch.ids(connection, run_ids))
+    held = {Lease(row.id, row.attempt, row.lease_token or ""): row for row in rows}
+    return {lease: held[lease] for lease in dict.fromkeys(leases) if lease in held}
+
+
+def lock_expired(connection: Connection, *, now: datetime, limit: int) -> Sequence[Row[Any]]:
+    """Runs whose lease has ended, longest first; those locked elsewhere are passed over."""
+    batch.use_indexes(connection)
+    expired = connection.scalars(_expired, {"now": now, "limit": limit}).all()
+    if not expired:
+        return []
+    hold_lines_of(connection, expired)
+    return connection.execute(_lock_expired(connection), batch.ids(connection, expired) | {"now": now}).all()
+
+
+def extend(connection: Connection, run_ids: Iterable[str], now: datetime) -> datetime:
+    """Gives held runs another full lease; answers its end."""
+    expires_at = now + LEASE
+    connection.execute(_extend(connection), batch.ids(connection, run_ids) | {"expires_at": expires_at})
+    return expires_at
+
+
+def give_back(connection: Connection, run_ids: Sequence[str], *, crashed: bool, now: datetime) -> None:
+    """Takes the leases away, so that the runs wait for others; a crash is counted."""
+    if run_ids:
+        connection.execute(
+            _give_back(connection), batch.ids(connection, run_ids) | {"crashed": int(crashed), "now": now}
+        )
+
+
+def retry(connection: Connection, failed: Sequence[tuple[str, datetime, RunError]], now: datetime) -> None:
+    """Takes the leases away, so that each run waits until it is due again; its error is kept with it meanwhile."""
+    if failed:
+        rows = ((run_id, due_at, error_to_json(error)) for run_id, due_at, error in failed)
+        connection.execute(_retry(connection), batch.rows(connection, _RETRY, rows) | {"now": now})
+
+
+_expired = (
+    select(runs.c.id)
+    .where(runs.c.lease_token.is_not(None), runs.c.lease_expires_at < bindparam("now", type_=Timestamp()))
+    .order_by(runs.c.lease_expires_at)
+    .limit(bindparam("limit", type_=Integer()))
+)
+
+
+@per_engine
+def _lock(for_postgres: bool) -> Select[Any]:
+    return select(*HELD).where(batch.among(runs.c.id, for_postgres)).order_by(runs.c.id).with_for_update()
+
+
+@per_engine
+def _lock_expired(for_postgres: bool) -> Select[Any]:
+    return (
+        select(*HELD)
+        .where(
+            batch.among(runs.c.id, for_postgres),
+            runs.c.lease_token.is_not(None),
+            runs.c.lease_expires_at < bindparam("now", type_=Timestamp()),
+        )
+        .with_for_update(skip_locked=True)
+    )
+
+
+@per_engine
+def _extend(for_postgres: bool) -> Update:
+    return (
+        update(runs)
+        .where(batch.among(runs.c.id, for_postgres))
+        .values(lease_expires_at=bindparam("expires_at", type_=Timestamp()))
+    )
+
+
+@per_engine
+def _give_back(for_postgres: bool) -> Update:
+    return (
+        update(runs)
+        .where(batch.among(runs.c.id, for_postgres))
+        .values(
+            **_FREE,
+            crashes=runs.c.crashes + bindparam("crashed", type_=Integer()),
+            updated_at=bindparam("now", type_=Timestamp()),
+        )
+    )
+
+
+@per_engine
+def _retry(for_postgres: bool) -> Update:
+    given = batch.given(_RETRY, for_postgres)
+    return (
+        update(runs)
+        .where(runs.c.id == given.c.id)
+        .values(
+            **_FREE,
+            retries=runs.c.retries + literal_column("1"),
+            due_at=given.c.due_at,
+            error=given.c.error,
+            updated_at=bindparam("now", type_=Timestamp()),
+        )
+    )

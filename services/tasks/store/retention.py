@@ -1,0 +1,102 @@
+"""Deleting what is old: finished runs, their steps, occurrences."""
+
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from sqlalchemy import ColumnElement, Connection, bindparam, delete, exists, func, literal, select, text, tuple_
+
+from services.chassis.columns import Timestamp
+from services.chassis.ids import lowest_id_at
+from services.tasks.models.pruning import Age
+from services.tasks.store import batch
+from services.tasks.store.tables import occurrences, run_history, run_steps
+
+_h = run_history.c
+_drop_month = text("SELECT drop_run_history_month(:cutoff)").bindparams(bindparam("cutoff", type_=Timestamp))
+_first_month_ends = text("SELECT (min(month) + interval '1 month') AT TIME ZONE 'UTC' FROM run_history_months()")
+
+
+class DeletedSteps(NamedTuple):
+    """How many steps were deleted, and of which run the last one was; None when none were left."""
+
+    steps: int
+    last_run_id: str | None
+
+
+def oldest_runs(connection: Connection, cutoff: datetime, age: Age, limit: int) -> list[str]:
+    """The ids of up to `limit` finished runs that are older than `cutoff`, the oldest first."""
+    query = select(_h.id).where(*_is_older(cutoff, age)).order_by(_h.id).limit(limit)
+    return list(connection.execute(query).scalars())
+
+
+def delete_runs(connection: Connection, run_ids: list[str]) -> tuple[int, int]:
+    """Deletes finished runs and their steps; answers how many of each."""
+    if not run_ids:
+        return 0, 0
+    postgres, ids = batch.is_postgres(connection), batch.ids(connection, run_ids)
+    in_range = _h.id.between(min(run_ids), max(run_ids))  # says which partitions to look into
+    deleted = connection.execute(delete(run_history).where(batch.among(_h.id, postgres), in_range), ids).rowcount
+    steps = connection.execute(delete(run_steps).where(batch.among(run_steps.c.run_id, postgres)), ids).rowcount
+    return deleted, steps
+
+
+def delete_occurrences(connection: Connection, cutoff: datetime, limit: int) -> int:
+    """Deletes up to `limit` occurrences that were decided before `cutoff`, the oldest first."""
+    key = tuple_(occurrences.c.task_id, occurrences.c.scheduled_for)
+    oldest = select(*key.clauses).where(occurrences.c.decided_at < cutoff).order_by(occurrences.c.decided_at)
+    return connection.execute(delete(occurrences).where(key.in_(oldest.limit(limit)))).rowcount
+
+
+def count(connection: Connection, cutoff: datetime, age: Age) -> tuple[int, int, int]:
+    """How many runs, steps of theirs, and occurrences are older than `cutoff`."""
+    older = _is_older(cutoff, age)
+    of_them = exists(select(_h.id).where(_h.id == run_steps.c.run_id, *older))
+    queries: list[Any] = [
+        select(func.count()).select_from(run_history).where(*older),
+        select(func.count()).select_from(run_steps).where(run_steps.c.run_id < _bound(cutoff), of_them),
+        select(func.count()).select_from(occurrences).where(occurrences.c.decided_at < cutoff),
+    ]
+    found_runs, steps, decided = (connection.execute(query).scalar_one() for query in queries)
+    return found_runs, steps, decided
+
+
+def first_month_ends(connection: Connection) -> datetime:
+    """When the oldest month of the history ends, on PostgreSQL."""
+    ends: datetime = connection.execute(_first_month_ends).scalar_one()
+    return ends
+
+
+def delete_steps(
+    connection: Connection, month_ends: datetime, cutoff: datetime, after_run_id: str | None, limit: int
+) -> DeletedSteps:
+    """Deletes the steps, and not the runs, of up to `limit` runs of before `month_ends` that ended before `cutoff`."""
+    run_id = run_steps.c.run_id
+    # A run of this month may have ended in a later one.
+    is_ended = exists().where(_h.id == run_id, _h.id < _bound(month_ends), _h.finished_at < cutoff)
+    of_ended = select(run_id).distinct().where(run_id < _bound(month_ends), is_ended)
+    if after_run_id is not None:
+        of_ended = of_ended.where(run_id > literal(after_run_id, run_id.type))
+    run_ids = list(connection.execute(of_ended.order_by(run_id).limit(limit)).scalars())
+    if not run_ids:
+        return DeletedSteps(0, None)
+    among = batch.among(run_id, batch.is_postgres(connection))
+    deleted = connection.execute(delete(run_steps).where(among), batch.ids(connection, run_ids)).rowcount
+    return DeletedSteps(deleted, run_ids[-1])
+
+
+def drop_month(connection: Connection, cutoff: datetime) -> int | None:
+    """Drops the oldest month of the history when all its runs ended before `cutoff`; answers how many these were.
+
+    None when there is none to drop. Only on PostgreSQL.
+    """
+    dropped: int | None = connection.execute(_drop_month, {"cutoff": cutoff}).scalar_one()
+    return dropped
+
+
+def _is_older(cutoff: datetime, age: Age) -> list[ColumnElement[bool]]:
+    # An id's time is never behind that of start and end, so its order, which has an index, leads to the old ones.
+    return [_h.id < _bound(cutoff), _h[age.value] < cutoff]
+
+
+def _bound(instant: datetime) -> ColumnElement[str]:
+    return literal(lowest_id_at(instant), _h.id.type)

@@ -1,0 +1,33 @@
+"""What the supervisor tells its processes."""
+
+from pathlib import Path
+
+import pytest
+
+from services.chassis import config
+from services.supervisor.config import Settings
+from services.supervisor.home import Home
+from services.supervisor.processes import Program
+from services.supervisor.programs import CONTEXTS, programs
+
+
+def _programs(tmp_path: Path) -> list[Program]:
+    addresses, urls = dict.fromkeys(CONTEXTS, "127.0.0.1:1"), dict.fromkeys(CONTEXTS, "sqlite:///x")
+    return programs(Home(tmp_path), addresses, urls, config.load(Settings, {}))
+
+
+def test_grpc_leaves_forks_alone_in_every_process(tmp_path: Path) -> None:
+    """With its fork handlers a tool server can be dead before it has begun; a child reads this for itself."""
+    assert {program.environment.get("GRPC_ENABLE_FORK_SUPPORT") for program in _programs(tmp_path)} == {"false"}
+
+
+def test_settings_of_single_processes_are_passed_on_and_nothing_else_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BATON_WORKER_CONCURRENCY", "7")
+    monkeypatch.setenv("BATON_RETENTION_DAYS", "30")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "canary")
+    for program in _programs(tmp_path):
+        assert program.environment["BATON_WORKER_CONCURRENCY"] == "7"
+        assert program.environment["BATON_RETENTION_DAYS"] == "30"
+        assert "canary" not in program.environment.values()
