@@ -13,6 +13,7 @@ from urllib.parse import urlencode
 
 import pytest
 
+from services.chassis.ids import new_id
 from tests.support.baton import Baton, task
 
 SCRIPT = Path(__file__).parent / "nightly.py"
@@ -54,7 +55,7 @@ class Night:
 
 def token_of(baton: Baton, name: str, *scopes: str) -> str:
     """The token of a new agent."""
-    agent = baton.create("/agents", {"name": f"{name}-{baton.port}", "scopes": list(scopes)})
+    agent = baton.create("/agents", {"name": f"{name}-{new_id()}", "scopes": list(scopes)})
     token: str = baton.create(f"/agents/{agent['id']}/tokens", {})["token"]
     return token
 

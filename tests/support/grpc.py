@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import grpc
 import orjson
@@ -18,13 +19,19 @@ from services.chassis.ids import new_id
 
 @asynccontextmanager
 async def serve_in_process(server: grpc.aio.Server) -> AsyncIterator[str]:
-    """Serves on a port from the OS; the value is the address."""
-    port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
-    try:
-        yield f"127.0.0.1:{port}"
-    finally:
-        await server.stop(None)
+    """Serves on a socket of its own; the value is the address.
+
+    Not on a port: gRPC shares connections between channels, and a port that the OS gives out again would find the
+    broken one of an earlier test.
+    """
+    with TemporaryDirectory(prefix="baton-") as folder:
+        address = f"unix:{folder}/grpc"
+        server.add_insecure_port(address)
+        await server.start()
+        try:
+            yield address
+        finally:
+            await server.stop(None)
 
 
 class Signer:
