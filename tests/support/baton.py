@@ -73,13 +73,7 @@ class Baton:
 
     def children(self) -> dict[str, int]:
         """The process id of each of Baton's processes, by name."""
-        found = {}
-        for pid in descendants(self.pid):
-            with suppress(OSError):
-                title = Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0").decode()
-                if title.startswith("baton "):
-                    found[title.removeprefix("baton ")] = pid
-        return found
+        return _titled(self.pid)
 
     def log(self, name: str) -> str:
         """What one of the processes has logged."""
@@ -134,14 +128,26 @@ class Baton:
                 self.output.append(line.rstrip("\n"))
 
 
+def _titled(pid: int) -> dict[str, int]:
+    """Below `pid`, the topmost processes with a title of Baton: what such a one forks has it too, for a moment."""
+    found: dict[str, int] = {}
+    for child in _children(pid):
+        with suppress(OSError):
+            title = Path(f"/proc/{child}/cmdline").read_bytes().rstrip(b"\0").decode()
+            found |= {title.removeprefix("baton "): child} if title.startswith("baton ") else _titled(child)
+    return found
+
+
 def descendants(pid: int) -> set[int]:
     """The processes that `pid` has started, and those that they have."""
-    found: set[int] = set()
+    return {one for child in _children(pid) for one in (child, *descendants(child))}
+
+
+def _children(pid: int) -> list[int]:
     with suppress(OSError):
-        for thread in Path(f"/proc/{pid}/task").iterdir():
-            for child in (thread / "children").read_text().split():
-                found |= {int(child)} | descendants(int(child))
-    return found
+        threads = list(Path(f"/proc/{pid}/task").iterdir())
+        return [int(child) for thread in threads for child in (thread / "children").read_text().split()]
+    return []
 
 
 def task(title: str, *steps: Mapping[str, Any], **fields: Any) -> dict[str, Any]:
