@@ -7,8 +7,8 @@ the typed error and only the outermost concern ends the call with a status.
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import aclosing
 from typing import Any
 
 import grpc
@@ -39,6 +39,7 @@ _BEARER = "Bearer "
 # grpc types handlers by their messages; which those are does not matter to any concern.
 _Handler = Any
 _Context = ServicerContext[Any, Any]
+_Answer = Callable[[], Awaitable[Any]]
 
 
 class Concerns(grpc.aio.ServerInterceptor):
@@ -65,39 +66,100 @@ class Concerns(grpc.aio.ServerInterceptor):
 
     def _wrap(self, method: str, inner: _Handler) -> _Handler:
         async def serve_unary(raw: bytes, context: _Context) -> Any:
-            async with self._around(method, context, DEFAULT_TIMEOUT_SECONDS):
+            async def answer() -> Any:
                 return await inner.unary_unary(_request(inner, raw), context)
+
+            return await self._serve(method, context, DEFAULT_TIMEOUT_SECONDS, answer)
 
         async def serve_stream(raw: bytes, context: _Context) -> None:
             # Written, not yielded: grpc leaves the generator of a cancelled call to be closed in another task.
-            async with (
-                self._around(method, context, None),
-                aclosing(inner.unary_stream(_request(inner, raw), context)) as messages,
-            ):
-                async for message in messages:
-                    await context.write(message)
+            async def answer() -> None:
+                async with aclosing(inner.unary_stream(_request(inner, raw), context)) as messages:
+                    async for message in messages:
+                        await context.write(message)
+
+            await self._serve(method, context, None, answer)
 
         if inner.unary_unary is not None:
             return grpc.unary_unary_rpc_method_handler(serve_unary, None, inner.response_serializer)
         assert inner.unary_stream is not None, f"{method}: streaming requests are not supported"
         return grpc.unary_stream_rpc_method_handler(serve_stream, None, inner.response_serializer)
 
-    @asynccontextmanager
-    async def _around(self, method: str, context: _Context, default_timeout: float | None) -> AsyncIterator[None]:
-        metadata = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
+    async def _serve(self, method: str, context: _Context, default_timeout: float | None, answer: _Answer) -> Any:
+        """Ends a failed call with the status and details of its error."""
         serving = Call(method)
         token = call.current.set(serving)
         try:
-            async with AsyncExitStack() as stack:
-                await stack.enter_async_context(_errors(context))
-                await stack.enter_async_context(_telemetry(serving, metadata))
-                await stack.enter_async_context(_deadline(serving, context, default_timeout))
-                serving.caller = self._authenticate(method, metadata)
-                yield
-                if serving.replayed:
-                    context.set_trailing_metadata(((REPLAYED_KEY, "true"),))
+            return await self._traced(serving, context, default_timeout, answer)
+        except AbortError:
+            raise
+        except Exception as error:
+            told = _told(error)
+            status = to_status(told)
+            await context.abort(grpc_code(told.code), status.message, ((DETAILS_KEY, status.SerializeToString()),))
         finally:
             call.current.reset(token)
+
+    async def _traced(self, serving: Call, context: _Context, default_timeout: float | None, answer: _Answer) -> Any:
+        """Answers within one SERVER span that continues the caller's trace and says how the call ended.
+
+        The cause of a fault of ours is logged here, where the log line bears the trace's id.
+        """
+        name = serving.method.lstrip("/")
+        metadata = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
+        with telemetry.tracer().start_as_current_span(
+            name,
+            context=telemetry.remote_context(metadata),
+            kind=SpanKind.SERVER,
+            attributes={telemetry.RPC_SYSTEM: "grpc", telemetry.RPC_METHOD: name},
+            record_exception=False,
+            set_status_on_exception=False,
+        ) as span:
+            try:
+                answered = await self._in_time(serving, context, default_timeout, metadata, answer)
+                span.set_attribute(telemetry.RPC_STATUS, "OK")
+                return answered
+            except asyncio.CancelledError:
+                span.set_attribute(telemetry.RPC_STATUS, "CANCELLED")
+                raise
+            except Exception as error:
+                told = _told(error)
+                span.set_attribute(telemetry.RPC_STATUS, told.code.name)
+                span.set_attribute(telemetry.ERROR_TYPE, type(error).__name__)
+                span.set_attribute(telemetry.ERROR_REASON, told.reason)
+                if isinstance(told, Internal):
+                    _log.error("call_failed", exc_info=error, extra={"method": serving.method})
+                    span.set_status(Status(StatusCode.ERROR))
+                raise
+            finally:
+                if serving.caller is not None:
+                    span.set_attribute(telemetry.CALLER, serving.caller.agent_id)
+
+    async def _in_time(
+        self,
+        serving: Call,
+        context: _Context,
+        default_timeout: float | None,
+        metadata: Mapping[str, str],
+        answer: _Answer,
+    ) -> Any:
+        """Answers a known caller, until its deadline, or for `default_timeout` seconds when it set none."""
+        remaining = context.time_remaining()
+        seconds = default_timeout if remaining is None else remaining
+        if seconds is not None:
+            serving.expires_at = time.monotonic() + seconds
+        limit = asyncio.timeout(seconds)
+        try:
+            async with limit:
+                serving.caller = self._authenticate(serving.method, metadata)
+                answered = await answer()
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            raise DeadlineExceeded("the call did not end in the time that its caller gave") from None
+        if serving.replayed:
+            context.set_trailing_metadata(((REPLAYED_KEY, "true"),))
+        return answered
 
     def _authenticate(self, method: str, metadata: Mapping[str, str]) -> Caller | None:
         policy = self._policies.get(method)
@@ -138,68 +200,3 @@ def _told(error: Exception) -> ServiceError:
     if isinstance(error, ServiceError) and not isinstance(error, Internal):
         return error
     return Internal("internal error")
-
-
-@asynccontextmanager
-async def _errors(context: _Context) -> AsyncIterator[None]:
-    """Ends a failed call with the status and details of its error."""
-    try:
-        yield
-    except AbortError:
-        raise
-    except Exception as error:
-        told = _told(error)
-        status = to_status(told)
-        await context.abort(grpc_code(told.code), status.message, ((DETAILS_KEY, status.SerializeToString()),))
-
-
-@asynccontextmanager
-async def _telemetry(serving: Call, metadata: Mapping[str, str]) -> AsyncIterator[None]:
-    """One SERVER span that continues the caller's trace and says how the call ended.
-
-    The cause of a fault of ours is logged here, where the log line bears the trace's id.
-    """
-    name = serving.method.lstrip("/")
-    with telemetry.tracer().start_as_current_span(
-        name,
-        context=telemetry.remote_context(metadata),
-        kind=SpanKind.SERVER,
-        attributes={telemetry.RPC_SYSTEM: "grpc", telemetry.RPC_METHOD: name},
-        record_exception=False,
-        set_status_on_exception=False,
-    ) as span:
-        try:
-            yield
-            span.set_attribute(telemetry.RPC_STATUS, "OK")
-        except asyncio.CancelledError:
-            span.set_attribute(telemetry.RPC_STATUS, "CANCELLED")
-            raise
-        except Exception as error:
-            told = _told(error)
-            span.set_attribute(telemetry.RPC_STATUS, told.code.name)
-            span.set_attribute(telemetry.ERROR_TYPE, type(error).__name__)
-            span.set_attribute(telemetry.ERROR_REASON, told.reason)
-            if isinstance(told, Internal):
-                _log.error("call_failed", exc_info=error, extra={"method": serving.method})
-                span.set_status(Status(StatusCode.ERROR))
-            raise
-        finally:
-            if serving.caller is not None:
-                span.set_attribute(telemetry.CALLER, serving.caller.agent_id)
-
-
-@asynccontextmanager
-async def _deadline(serving: Call, context: _Context, default_timeout: float | None) -> AsyncIterator[None]:
-    """Ends the call when the caller's deadline has passed, or after `default_timeout` seconds when it set none."""
-    remaining = context.time_remaining()
-    seconds = default_timeout if remaining is None else remaining
-    if seconds is not None:
-        serving.expires_at = time.monotonic() + seconds
-    limit = asyncio.timeout(seconds)
-    try:
-        async with limit:
-            yield
-    except TimeoutError:
-        if not limit.expired():
-            raise
-        raise DeadlineExceeded("the call did not end in the time that its caller gave") from None
