@@ -137,7 +137,11 @@ def _is_repeated(asked: Asked, left: Counter[_Identity]) -> bool:
 
 
 def _in_flight() -> ServiceError:
-    return Aborted("a request with this key is still in progress", reason="IDEMPOTENCY_KEY_IN_FLIGHT", retry_after=1)
+    return Aborted(
+        "a request with this key is still in progress: repeat it in a second to get its answer",
+        reason="IDEMPOTENCY_KEY_IN_FLIGHT",
+        retry_after=1,
+    )
 
 
 def _answer(asked: Asked, stored: tuple[bytes, bytes] | None) -> Answer:

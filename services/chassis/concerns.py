@@ -14,7 +14,7 @@ from typing import Any
 import grpc
 from baton.api.v1 import annotations_pb2
 from google.protobuf.message import DecodeError, Message
-from grpc.aio import AbortError, ServicerContext
+from grpc.aio import AbortError, BaseError, ServicerContext
 from opentelemetry.trace import SpanKind, Status, StatusCode
 
 from services.chassis import call, telemetry, validation
@@ -76,7 +76,7 @@ class Concerns(grpc.aio.ServerInterceptor):
             async def answer() -> None:
                 async with aclosing(inner.unary_stream(_request(inner, raw), context)) as messages:
                     async for message in messages:
-                        await context.write(message)
+                        await _write(context, message)
 
             await self._serve(method, context, None, answer)
 
@@ -180,6 +180,14 @@ class Concerns(grpc.aio.ServerInterceptor):
                 metadata={"scope": policy.scope},
             )
         return caller
+
+
+async def _write(context: _Context, message: Any) -> None:
+    """Raises CancelledError when the caller has left: that is no fault, and nobody is there to be told."""
+    try:
+        await context.write(message)
+    except BaseError:
+        raise asyncio.CancelledError from None
 
 
 def _request(handler: _Handler, raw: bytes) -> Message:

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -392,9 +392,35 @@ async def test_a_stream_is_no_faster_than_its_reader(newsstand: Newsstand) -> No
     reading = newsstand.caller().Print(messages.LookRequest())
     async for _ in reading:
         break
-    before = -1
-    while before != written:  # until the buffers in between are full
-        before = written
-        await asyncio.sleep(0.1)
+    await _until_steady(lambda: written)
     assert written < 200
     reading.cancel()
+
+
+async def test_a_reader_who_leaves_while_a_page_is_being_sent_is_no_error(
+    newsstand: Newsstand, spans: InMemorySpanExporter, caplog: pytest.LogCaptureFixture
+) -> None:
+    written = 0
+
+    async def pages() -> AsyncIterator[Any]:
+        nonlocal written
+        while True:
+            written += 1
+            yield messages.LookResponse(data=b"x" * 100_000)
+
+    newsstand.servicer.pages = pages
+    reading = newsstand.caller().Print(messages.LookRequest())
+    async for _ in reading:
+        break
+    await _until_steady(lambda: written)
+    reading.cancel()
+    assert (await _server_span(spans)).attributes[telemetry.RPC_STATUS] == "CANCELLED"
+    assert [record for record in caplog.records if record.name.startswith("services")] == []
+
+
+async def _until_steady(count: Callable[[], int]) -> None:
+    """Until no more is written, because the buffers in between are full."""
+    before = -1
+    while before != count():
+        before = count()
+        await asyncio.sleep(0.1)
