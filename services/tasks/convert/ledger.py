@@ -32,6 +32,10 @@ def new_run(request: ledger_service_pb2.CreateLedgerRunRequest, now: datetime) -
         status=run_status(request.status),
         started_at=past_instant(request.started_at, "started_at", now) if request.started_at else None,
         inputs=from_struct(request.inputs),
+        finished_at=past_instant(request.finished_at, "finished_at", now) if request.finished_at else None,
+        duration_ms=request.duration_ms if request.HasField("duration_ms") else None,
+        outputs_uri=request.outputs_uri,
+        log_excerpt=request.log_excerpt,
     )
 
 

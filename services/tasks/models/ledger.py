@@ -74,6 +74,10 @@ class NewReportedRun:
     started_at: datetime | None
     """None: now."""
     inputs: dict[str, Any]
+    finished_at: datetime | None = None
+    duration_ms: int | None = None
+    outputs_uri: str = ""
+    log_excerpt: str = ""
 
 
 def settled(run: ReportedRun, now: datetime) -> ReportedRun:

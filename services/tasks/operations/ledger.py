@@ -24,7 +24,16 @@ def create_run(connection: Connection, new: NewReportedRun, caller: Caller, trac
     """Records a run that happens outside, under an id of the time at which it began: so ids sort by that time."""
     _check_inputs(new.inputs)
     started_at = new.started_at or clock.now()
-    run = ReportedRun(id_at(started_at), caller.agent_id, new.status, started_at)
+    run = ReportedRun(
+        id_at(started_at),
+        caller.agent_id,
+        new.status,
+        started_at,
+        finished_at=new.finished_at,
+        duration_ms=new.duration_ms,
+        outputs_uri=new.outputs_uri,
+        log_excerpt=new.log_excerpt,
+    )
     run = settled(run, clock.now())
     ledger.add_run(
         connection,

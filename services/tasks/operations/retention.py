@@ -6,6 +6,7 @@ from sqlalchemy import Connection
 
 from services.chassis import outbox
 from services.chassis.clock import EPOCH, Clock
+from services.chassis.errors import InvalidArgument, Violation
 from services.tasks.models.pruning import Age, Pruned
 from services.tasks.store import retention, tables
 
@@ -15,6 +16,12 @@ BATCH = 1000
 def days_ago(days: int, clock: Clock) -> datetime:
     """The cutoff of what is older than so many days."""
     return max(clock.now() - timedelta(days=days), EPOCH)
+
+
+def require_past(cutoff: datetime, field: str, clock: Clock) -> None:
+    """Raises InvalidArgument, naming the request's field, for a cutoff that nobody can have meant."""
+    if cutoff > clock.now():
+        raise InvalidArgument.of([Violation(field, "lies in the future")])
 
 
 def prune_batch(

@@ -37,8 +37,8 @@ def update_task(
 ) -> Task:
     """Changes the fields of a task that are given, by the names of the model's, to what they are given as.
 
-    A field that is so already is no change, so that a client may send a task back as it has read it; `status` comes
-    last. What has changed goes to the audit.
+    A field that is so already is no change, so that a client may send back all that can be changed as it has read it;
+    `status` comes last. What has changed goes to the audit.
 
     Raises TaskNotFound, TaskOfAnotherAgent, InvalidArgument, TaskCanceled, TaskCompleted.
     """

@@ -132,6 +132,7 @@ class LedgerServicer(rpc.LedgerServiceServicer):
         # A repeated request is answered as before, without deleting what has ended since.
         if earlier := await self._idempotency.earlier_answer(request, pb.PruneLedgerRunsResponse):
             return earlier
+        await self._database.read(lambda connection, clock: retention.require_past(cutoff, "date", clock))
         pruned = await self._pruner.prune_runs(cutoff, Age.STARTED)
 
         def finish(connection: Connection, clock: Clock) -> pb.PruneLedgerRunsResponse:

@@ -167,8 +167,7 @@ def _cutoff(request: pb.PruneRunsRequest, clock: Clock) -> datetime:
     if request.HasField("older_than_days"):
         return retention.days_ago(request.older_than_days, clock)
     cutoff = from_timestamp(request.before)
-    if cutoff > clock.now():
-        raise InvalidArgument.of([Violation("before", "lies in the future")])
+    retention.require_past(cutoff, "before", clock)
     return cutoff
 
 

@@ -168,6 +168,21 @@ async def test_the_end_may_be_reported_with_its_own_figures(script: Somebody) ->
     assert ended.duration_ms == 17
 
 
+async def test_a_run_may_be_reported_only_when_it_has_ended(tasks: Tasks, script: Somebody) -> None:
+    begun, ended = tasks.clock.now() - timedelta(seconds=90), tasks.clock.now() - timedelta(seconds=30)
+    run = await script.report(
+        FAILED,
+        started_at=begun,
+        finished_at=ended.isoformat(),
+        log_excerpt="first\nboom",
+        outputs_uri="https://example.org/artifacts/1",
+    )
+    assert (run.finished_at.ToDatetime(UTC), run.duration_ms) == (ended, 60_000)
+    assert (run.log_excerpt, run.outputs_uri) == ("first\nboom", "https://example.org/artifacts/1")
+    assert (await tasks.run(run.id)).error.message == "boom"
+    assert (await script.report(SUCCEEDED, started_at=begun, duration_ms=5)).duration_ms == 5
+
+
 async def test_a_clock_that_is_behind_makes_no_negative_duration(script: Somebody) -> None:
     run = await script.report(started_at="2026-03-01T02:30:00Z")
     ended = await script.patch(run.id, status=SUCCEEDED, finished_at="2026-03-01T02:29:59Z")

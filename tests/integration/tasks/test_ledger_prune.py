@@ -44,6 +44,15 @@ async def test_only_finished_runs_that_began_before_are_deleted(tasks: Tasks, ad
     assert (await prune(admin, "2026-03-01T02:00:00+02:00")).deleted == 0
 
 
+async def test_a_date_in_the_future_deletes_nothing(tasks: Tasks, admin: Somebody) -> None:
+    run = await reporter(tasks).report(SUCCEEDED, started_at=DAY)
+    with pytest.raises(InvalidArgument) as refused:
+        await prune(admin, (tasks.clock.now() + timedelta(seconds=1)).isoformat())
+    assert [(fault.field, fault.description) for fault in refused.value.violations] == [("date", "lies in the future")]
+    assert [kept.id for kept in await admin.listed()] == [run.id]
+    assert await audited(tasks) == []
+
+
 async def test_one_call_leaves_one_audit_row(tasks: Tasks, admin: Somebody) -> None:
     await reporter(tasks).report(SUCCEEDED, started_at=DAY)
     answers = [await prune(admin, "2026-03-02", request_id="weekly") for _ in range(2)]
