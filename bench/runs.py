@@ -42,6 +42,7 @@ from services.worker.worker import Worker
 from tests.support.grpc import Signer, channel_of
 from tests.support.postgres import Postgres
 from tests.support.processes import free_port
+from tests.support.waiting import await_until
 
 SECRET = b"only for benchmarks, on loopback"
 SCOPES = ("tasks:read", "tasks:write", "runs:read", "runs:work", "tools:read", "tools:admin")
@@ -142,9 +143,7 @@ class Bench:
         for _ in range(self._given.runs // BATCH):
             await self._batch(task_id)
         with worker_process(address, token, self._given.concurrency):
-            while self.live():
-                # Seldom: counting costs the server as much as many runs do.
-                await asyncio.sleep(1)
+            await await_until(lambda: not self.live(), timeout=600, every=1)
         self._print(f"process, {name}", f"{self._given.runs / self._seconds(task_id):10.0f} runs/s")
 
     async def pickup(self, task_id: str) -> None:

@@ -16,7 +16,8 @@ class Settings:
     auth_address: str = setting("BATON_AUTH_ADDRESS", help="host:port of the AuthService that tokens are exchanged at")
     host: str = setting("BATON_GATEWAY_HOST", default="127.0.0.1", help="the address to listen on")
     port: int = setting("BATON_PORT", default=8080, help="the port to listen on")
-    timeout_seconds: float = setting("BATON_GATEWAY_TIMEOUT_SECONDS", default=30.0, help="how long a call may take")
+    # More than the longest that a call may be told to wait for something, which is 30 s.
+    timeout_seconds: float = setting("BATON_GATEWAY_TIMEOUT_SECONDS", default=40.0, help="how long a call may take")
     stream_timeout_seconds: float = setting(
         "BATON_GATEWAY_STREAM_TIMEOUT_SECONDS", default=3600.0, help="how long a download may take"
     )

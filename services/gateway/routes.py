@@ -68,7 +68,7 @@ class Router:
             segments = [unquote(text, errors="strict") for text in _split(raw_path.decode("ascii"))]
         except UnicodeError:
             raise InvalidArgument("the path must be percent-encoded UTF-8", reason="PATH_NOT_UTF8") from None
-        found = _find(self._root, segments, 0)
+        found = _find(self._root, segments, 0) or _find_without_slash(self._root, segments)
         if found is None:
             raise NotFound("there is nothing at this path; /docs lists what there is", reason="ROUTE_NOT_FOUND")
         node, values = found
@@ -103,6 +103,11 @@ def _find(node: _Node, segments: list[str], index: int) -> tuple[_Node, list[str
     literal = node.literals.get(segments[index])
     found = _find(literal, segments, index + 1) if literal else None
     return found or _find_parameter(node, segments, index)
+
+
+def _find_without_slash(node: _Node, segments: list[str]) -> tuple[_Node, list[str]] | None:
+    """What is asked for with a trailing slash and is there only without: clients of earlier systems write either."""
+    return _find(node, segments[:-1], 0) if len(segments) > 1 and not segments[-1] else None
 
 
 def _find_parameter(node: _Node, segments: list[str], index: int) -> tuple[_Node, list[str]] | None:

@@ -12,6 +12,7 @@ from starlette.types import Receive, Scope, Send
 
 from services.chassis.auth import TokenExchange
 from services.gateway.backends import ByteStreamCall, Metadata, UnaryCall
+from services.gateway.clients import while_connected
 from services.gateway.credentials import access_token
 from services.gateway.descriptors import Binding, Method
 from services.gateway.request_form import RequestForm
@@ -29,7 +30,9 @@ def unary_endpoint(
     async def serve(request: Request, values: Values) -> Response:
         # The caller is asked for first: somebody unknown cannot make us read a body.
         metadata = await _metadata(method, request, exchange)
-        response, is_replay = await call(await form.read(request, values), metadata)
+        message = await form.read(request, values)
+        with while_connected(request):
+            response, is_replay = await call(message, metadata)
         headers = {"Idempotent-Replayed": "true"} if is_replay else None
         return Response(orjson.dumps(to_json(response)), status, headers, "application/json")
 
@@ -43,8 +46,9 @@ def byte_stream_endpoint(method: Method, form: RequestForm, call: ByteStreamCall
     async def serve(request: Request, values: Values) -> Response:
         metadata = await _metadata(method, request, exchange)
         chunks = cast("AsyncGenerator[HttpBody, None]", call(await form.read(request, values), metadata))
-        # Until the first chunk is here a failure can still be answered as one.
-        first = await anext(chunks, HttpBody(content_type="application/octet-stream"))
+        with while_connected(request):
+            # Until the first chunk is here a failure can still be answered as one.
+            first = await anext(chunks, HttpBody(content_type="application/octet-stream"))
         return Download(first, chunks, filename)
 
     return serve

@@ -9,10 +9,13 @@ from typing import Any
 _POLL_SECONDS = 0.01
 
 
-async def await_until(condition: Callable[[], Any | Awaitable[Any]], timeout: float = 5.0) -> Any:
+async def await_until(
+    condition: Callable[[], Any | Awaitable[Any]], timeout: float = 5.0, every: float = _POLL_SECONDS
+) -> Any:
     """Calls `condition`, which may be async, until it answers something true, and answers that.
 
-    Raises TimeoutError after `timeout` seconds, naming the condition.
+    It is called `every` so many seconds: seldom where asking disturbs. Raises TimeoutError after `timeout` seconds,
+    naming the condition.
     """
     give_up = time.monotonic() + timeout
     while True:
@@ -22,7 +25,7 @@ async def await_until(condition: Callable[[], Any | Awaitable[Any]], timeout: fl
         if answer:
             return answer
         _refuse_to_wait(give_up, timeout, condition)
-        await asyncio.sleep(_POLL_SECONDS)
+        await asyncio.sleep(every)
 
 
 def wait_until(condition: Callable[[], Any], timeout: float = 5.0) -> Any:

@@ -18,7 +18,7 @@ PutTexts = Callable[[Message, list[str]], None]
 
 _MAX_PARAMETERS = 1000
 _TIMES: Mapping[str, Callable[[Any, object], None]] = {
-    "google.protobuf.Timestamp": times.read_timestamp,
+    "google.protobuf.Timestamp": times.read_query_timestamp,
     "google.protobuf.Duration": times.read_duration,
 }
 

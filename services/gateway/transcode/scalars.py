@@ -107,8 +107,12 @@ def _boolean(value: object) -> bool:
 
 
 def _boolean_text(text: str) -> bool:
-    if text in ("true", "false"):
-        return text == "true"
+    """Also as clients write it whose language spells it so: `True`, `1`."""
+    match text.lower():
+        case "true" | "1":
+            return True
+        case "false" | "0":
+            return False
     raise Faults.of("must be true or false")
 
 

@@ -13,6 +13,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _TIME = re.compile(
     r"(\d{4}-\d\d-\d\d)[Tt](\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(?:[Zz]|([+-])([01]\d|2[0-3]):([0-5]\d))", re.ASCII
 )
+_LOOSE_TIME = re.compile(r"(\d{4}-\d\d-\d\d)(?:[Tt ](\d\d:\d\d:\d\d(?:\.\d{1,9})?)(.*))?", re.ASCII)
 _DURATION = re.compile(r"(-?)(\d{1,12})(?:\.(\d{1,9}))?s", re.ASCII)
 _FIRST_SECOND, _LAST_SECOND = -62_135_596_800, 253_402_300_799  # years 1 to 9999, all that a Timestamp holds
 _LONGEST_DURATION = 315_576_000_000
@@ -38,6 +39,15 @@ def read_timestamp(message: Timestamp, value: object) -> None:
         raise Faults.of("must be an RFC 3339 time with an offset, such as 2026-01-02T03:04:05Z")
     message.seconds = seconds
     message.nanos = int((match[3] or "0").ljust(9, "0"))
+
+
+def read_query_timestamp(message: Timestamp, value: object) -> None:
+    """Takes also what people and earlier clients write in a query: no offset is UTC, a blank for the `T`, a date
+    alone is its midnight."""
+    match = _LOOSE_TIME.fullmatch(value) if isinstance(value, str) else None
+    if match is not None:
+        value = f"{match[1]}T{match[2] or '00:00:00'}{match[3] or 'Z'}"
+    read_timestamp(message, value)
 
 
 def _seconds(match: re.Match[str]) -> int | None:

@@ -85,6 +85,8 @@ class Greenhouse:
     export_ended: asyncio.Event = field(default_factory=asyncio.Event)
     hold: asyncio.Event | None = None
     """While set up and not set off, every call waits for it."""
+    given_up: asyncio.Event = field(default_factory=asyncio.Event)
+    """A call that waited was cancelled."""
 
     def __getattr__(self, name: str) -> Any:
         """Methods that no test calls."""
@@ -155,7 +157,11 @@ class Greenhouse:
         self.metadata = dict(context.invocation_metadata())
         self.requests.append(request)
         if self.hold is not None:
-            await self.hold.wait()
+            try:
+                await self.hold.wait()
+            except asyncio.CancelledError:
+                self.given_up.set()
+                raise
         if isinstance(self.fails_with, ServiceError):
             await _fail(context, self.fails_with)
         elif self.fails_with is not None:

@@ -49,7 +49,12 @@ def test_a_literal_wins_over_a_parameter_in_any_order(
     assert (route.template, found) == (template, values)
 
 
-@pytest.mark.parametrize("path", ["/b", "/a//", "/a/7/", "//a", "/a/7/b", ""])
+@pytest.mark.parametrize(("path", "template"), [("/b/", "/b"), ("/a/7/", "/a/{id}"), ("/a/", "/a/")])
+def test_a_trailing_slash_leads_to_the_same_place(path: str, template: str) -> None:
+    assert router("/a", "/a/", "/a/{id}", "/b").match("GET", path.encode())[0].template == template
+
+
+@pytest.mark.parametrize("path", ["/b", "/a//", "/a/7//", "//a", "/a/7/b", ""])
 def test_a_path_that_no_template_has_is_not_found(path: str) -> None:
     with pytest.raises(NotFound):
         router("/a", "/a/{id}").match("GET", path.encode())

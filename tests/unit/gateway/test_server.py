@@ -102,6 +102,28 @@ async def test_a_client_that_leaves_ends_the_work_behind(garden: Garden) -> None
         await asyncio.wait_for(garden.greenhouse.export_ended.wait(), 5)
 
 
+@pytest.mark.parametrize("path", ["/plants/", "/plants.csv"])
+async def test_a_client_that_leaves_before_the_answer_is_waited_for_no_more(garden: Garden, path: str) -> None:
+    garden.greenhouse.hold = asyncio.Event()
+    async with served(garden) as gateway:
+        _, writer = await gateway.ask(path)
+        await await_until(lambda: _is_busy(garden), timeout=10)
+        writer.transport.abort()
+        # Sooner than the call's own time would run out.
+        await asyncio.wait_for(garden.greenhouse.given_up.wait(), 3)
+
+
+async def test_an_answer_that_takes_a_while_arrives(garden: Garden) -> None:
+    garden.greenhouse.hold = asyncio.Event()
+    async with served(garden) as gateway:
+        reader, writer = await gateway.ask("/plants/")
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(garden.greenhouse.given_up.wait(), 0.5)
+        garden.greenhouse.hold.set()
+        assert b"200 OK" in await reader.readuntil(b"\r\n\r\n")
+        writer.close()
+
+
 async def test_a_slow_client_is_waited_for(garden: Garden) -> None:
     async with served(garden, grace_seconds=0.1) as gateway:
         _, writer = await gateway.ask("/plants.csv?endless=true")
