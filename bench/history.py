@@ -290,23 +290,23 @@ def _measure_exports(database: Database) -> None:
             sizes = [(len(chunk), chunk.count(b"\n")) for chunk in rows(connection, RunFilter(), limit=1_000_000)]
             return sum(length for length, _ in sizes), sum(lines for _, lines in sizes)
 
-        before = _forget_peak()
+        before = forget_peak()
         start = time.perf_counter()
         length, lines = database.run(size)
         seconds = time.perf_counter() - start
-        more = _memory("VmHWM") - before
+        more = memory("VmHWM") - before
         print(f"{name}: {lines} rows, {length / 1e6:.0f} MB, {lines / seconds:.0f} rows/s, {more:.0f} MB of memory")
 
 
-def _forget_peak() -> float:
-    """Begins to note anew how much memory this process has at most; answers how much it has now."""
-    Path("/proc/self/clear_refs").write_text("5")
-    return _memory("VmRSS")
+def forget_peak(process: int | str = "self") -> float:
+    """Begins to note anew how much memory a process has at most; answers how much it has now."""
+    Path(f"/proc/{process}/clear_refs").write_text("5")
+    return memory("VmRSS", process)
 
 
-def _memory(what: str) -> float:
-    """A line of Linux's account of this process, in MB."""
-    status = Path("/proc/self/status").read_text()
+def memory(what: str, process: int | str = "self") -> float:
+    """A line of Linux's account of a process, in MB."""
+    status = Path(f"/proc/{process}/status").read_text()
     return int(re.search(rf"^{what}:\s+(\d+) kB$", status, re.MULTILINE)[1]) / 1000  # type: ignore[index]
 
 
@@ -315,11 +315,8 @@ def _ndjson(connection: Connection, wanted: RunFilter, limit: int) -> Iterator[b
 
 
 @contextmanager
-def _database(engine: str, directory: Path, total: int, url: str | None) -> Iterator[str]:
-    """The service's URL of a database with so many runs."""
-    if url is not None:
-        yield url
-        return
+def filled_database(engine: str, directory: Path, total: int) -> Iterator[str]:
+    """The administrator's URL of a database with so many runs."""
     start = time.perf_counter()
     if engine == "sqlite":
         path = directory / f"history-{total}"
@@ -327,7 +324,7 @@ def _database(engine: str, directory: Path, total: int, url: str | None) -> Iter
             runner.upgrade(f"sqlite:///{path}")
             _load_sqlite(path / "tasks.db", total)
         print(f"loaded in {time.perf_counter() - start:.0f} s")
-        yield f"sqlite:///{path}/tasks.db"
+        yield f"sqlite:///{path}"
         return
     server = Postgres()
     try:
@@ -336,7 +333,7 @@ def _database(engine: str, directory: Path, total: int, url: str | None) -> Iter
         runner.upgrade(server.url("history"), secret=PASSWORD_SECRET)
         _load_postgres(server.url("history"), total)
         print(f"loaded in {time.perf_counter() - start:.0f} s")
-        yield context_url(server.url("history"), "tasks")
+        yield server.url("history")
     finally:
         server.remove()
 
@@ -347,13 +344,12 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=10_000)
     parser.add_argument("--engine", choices=("sqlite", "postgres"), default="sqlite")
     parser.add_argument("--directory", type=Path, help="where SQLite's file is made, or kept from an earlier run")
-    parser.add_argument("--url", help="a service's URL of a database that is filled already")
     parser.add_argument("--only", default="", help="pages of filters whose name contains this, and nothing else")
     options = parser.parse_args()
     directory = options.directory or Path(tempfile.mkdtemp(prefix="bench-history-"))
     try:
-        with _database(options.engine, directory, options.runs, options.url) as url:
-            database = Database(url, schema="tasks", pool_size=1)
+        with filled_database(options.engine, directory, options.runs) as url:
+            database = Database(context_url(url, "tasks"), schema="tasks", pool_size=1)
             _measure_pages(database, options.only)
             if not options.only:
                 _measure_statistics(database)
