@@ -2,8 +2,9 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 
+from services.chassis.clock import instant_text
 from services.tasks.models.occurrence import Occurrence, Outcome
 from services.tasks.models.run import NewRun
 from services.tasks.models.schedule import CAP, GRACE, WINDOW, Due, Span
@@ -31,11 +32,14 @@ def judge(
 
     `live_run` is an unfinished run of the task. `new_run` makes the run of a time, given when that was due. `take`
     answers the run that already stands for the task's dedupe key, or None when the new one now does. A time that does
-    not run was `paused` when it came while the task was, else `missed`.
+    not run was `paused` when it came while the task was, else `missed`. One that was snoozed is judged by itself, and
+    those that the snooze has carried along are `missed`.
     """
     judgement = Judgement()
     for span in due.passed:
         judgement.occurrences.append(_passed(task, span, now))
+    if due.snoozed is not None:
+        judgement.occurrences.append(_carried_along(task, due.snoozed, now))
     for nominal in due.times:
         if reason := _not_made_up_for(task, nominal, due, now):
             judgement.occurrences.append(_unrun(task, nominal, None, reason, now))
@@ -55,6 +59,15 @@ def fires_at(task: Task, nominal: datetime) -> datetime:
     return nominal
 
 
+def too_late(misfire: Misfire, late: timedelta) -> str:
+    """Why a time that is so late does not run, whatever else is due; empty when it may."""
+    if late > WINDOW:
+        return f"noticed more than {WINDOW.seconds // 60} min late"
+    if misfire is Misfire.SKIP and late > GRACE:
+        return f"noticed more than {GRACE.seconds} s late"
+    return ""
+
+
 def _start(
     judgement: Judgement, task: Task, nominal: datetime, run: NewRun, holder: str | None, now: datetime
 ) -> str | None:
@@ -70,17 +83,26 @@ def _start(
 
 def _not_made_up_for(task: Task, nominal: datetime, due: Due, now: datetime) -> str:
     """Why a time within the window does not run; empty when it does."""
-    if task.misfire is Misfire.RUN_ONCE and nominal != due.times[-1]:
+    fire_at = fires_at(task, nominal)
+    # Who has snoozed a time wants that one to run, whatever has come meanwhile.
+    if task.misfire is Misfire.RUN_ONCE and nominal != due.times[-1] and fire_at == nominal:
         return "a later time was due as well"
-    if task.misfire is Misfire.SKIP and now - fires_at(task, nominal) > GRACE:
-        return f"noticed more than {GRACE.seconds} s late"
-    return ""
+    return too_late(task.misfire, now - fire_at)
 
 
 def _passed(task: Task, span: Span, now: datetime) -> Occurrence:
-    late = now - span.last > WINDOW
-    reason = f"noticed more than {WINDOW.seconds // 60} min late" if late else f"more than {CAP} times were due at once"
-    return _unrun(task, span.first, span.last if span.last > span.first else None, reason, now)
+    reason = too_late(Misfire.RUN_ALL, now - span.last) or f"more than {CAP} times were due at once"
+    return _unrun(task, span.first, _through(span), reason, now)
+
+
+def _carried_along(task: Task, span: Span, now: datetime) -> Occurrence:
+    assert task.next_fire_at is not None
+    reason = f"the task was snoozed until {instant_text(task.next_fire_at)}"
+    return Occurrence(task.id, span.first, _through(span), Outcome.MISSED, reason, None, now)
+
+
+def _through(span: Span) -> datetime | None:
+    return span.last if span.last > span.first else None
 
 
 def _unrun(task: Task, nominal: datetime, through: datetime | None, reason: str, now: datetime) -> Occurrence:

@@ -1,8 +1,8 @@
 """Looking at a task before it is created. Nothing is stored, and no tool is called."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Connection
@@ -14,6 +14,7 @@ from services.chassis.ids import new_id
 from services.pipeline.references import ROOTS
 from services.pipeline.sketch import StepSketch, sketch
 from services.tasks.errors import CreatedByNotCaller
+from services.tasks.models.judgement import too_late
 from services.tasks.models.schedule import FireTime, ScheduleFault, fire_times, parse_schedule
 from services.tasks.models.task import NewTask
 from services.tasks.operations.task import require_own_name
@@ -23,6 +24,7 @@ FIRE_TIMES = 20
 MAX_FAULTS = 200
 """Faults that are told; a payload may have as many as it has letters."""
 
+_MICROSECOND = timedelta(microseconds=1)
 # These say by themselves that nothing can be read at all.
 _UNREADABLE = {"payload", "payload.pipeline"}
 
@@ -92,7 +94,13 @@ def _fire_times(new: NewTask, now: datetime) -> list[FireTime]:
         schedule = parse_schedule(new.schedule_kind, new.schedule_expr, new.timezone, now)
     except ScheduleFault:
         return []
-    return fire_times(schedule, new.timezone, now, FIRE_TIMES)
+    first = schedule.first(now)
+    if first is None or first > now:
+        return fire_times(schedule, new.timezone, now, FIRE_TIMES)
+    # A single instant that has come is due as soon as the task is there.
+    reason = too_late(new.misfire, now - first)
+    note = f"has passed: it would be missed, {reason}" if reason else "has passed: it would run at once"
+    return [replace(time, note=note) for time in fire_times(schedule, new.timezone, first - _MICROSECOND, 1)]
 
 
 def _most(faults: list[Violation]) -> list[Violation]:

@@ -11,15 +11,17 @@ from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import HistogramDataPoint, InMemoryMetricReader, NumberDataPoint
 from sqlalchemy import select, update
 
+from services.chassis.clock import instant_text
 from services.tasks.background import Scheduler
 from services.tasks.models.occurrence import Occurrence, Outcome
 from services.tasks.store import schedule as schedule_store
 from services.tasks.store import tables
 from services.tasks.wakeup import Wakeup
+from tests.integration.tasks.lifecycle import snooze
 from tests.integration.tasks.running import Tasks, one_engine
 
 EVERY_MINUTE = {"schedule_kind": task_pb2.SCHEDULE_KIND_CRON, "schedule_expr": "* * * * *"}
-MINUTE = timedelta(minutes=1)
+MINUTE, SECOND = timedelta(minutes=1), timedelta(seconds=1)
 
 
 @pytest.fixture(autouse=True)
@@ -150,6 +152,26 @@ async def test_a_snoozed_time_fires_later_for_its_own_time(tasks: Tasks) -> None
     assert (one.scheduled_for, one.outcome) == (instant, Outcome.RAN)
     (run_id,) = await run_ids(tasks, task.id)
     assert (await tasks.run(run_id)).due_at.ToDatetime(UTC) == later
+
+
+@pytest.mark.parametrize("misfire", [task_pb2.MISFIRE_SKIP, task_pb2.MISFIRE_RUN_ONCE, task_pb2.MISFIRE_RUN_ALL])
+async def test_a_schedule_by_the_second_that_was_snoozed_fires_once_and_goes_on(
+    tasks: Tasks, misfire: task_pb2.Misfire
+) -> None:
+    task = await tasks.create(schedule_kind=task_pb2.SCHEDULE_KIND_CRON, schedule_expr="* * * * * *", misfire=misfire)
+    begin = task.next_fire_at.ToDatetime(UTC)
+    await snooze(tasks, task.id, 4)
+    for _ in range(7):
+        await fire(tasks, seconds=1)
+    first, carried, *others = await judged(tasks, task.id)
+    assert (first.scheduled_for, first.outcome) == (begin, Outcome.RAN)
+    assert (carried.scheduled_for, carried.through) == (begin + SECOND, begin + 3 * SECOND)
+    assert (carried.outcome, carried.run_id) == (Outcome.MISSED, None)
+    assert carried.reason == f"the task was snoozed until {instant_text(begin + 4 * SECOND)}"
+    assert [(one.scheduled_for, one.outcome) for one in others] == [
+        (begin + number * SECOND, Outcome.RAN) for number in (4, 5, 6)
+    ]
+    assert len(await run_ids(tasks, task.id)) == 4
 
 
 async def test_a_time_that_was_judged_gets_no_second_outcome_and_no_second_run(tasks: Tasks) -> None:

@@ -12,7 +12,7 @@ from services.chassis.errors import InvalidArgument
 from services.chassis.ids import new_id
 from services.chassis.structs import from_struct, to_struct
 from services.tasks.store import tables
-from tests.integration.tasks.lifecycle import CRON, MANUAL, ONCE, at
+from tests.integration.tasks.lifecycle import CRON, MANUAL, ONCE, at, outcomes, update
 from tests.integration.tasks.running import Tasks, one_engine
 
 RRULE = task_pb2.SCHEDULE_KIND_RRULE
@@ -156,12 +156,61 @@ async def test_the_next_times_are_told_with_what_the_clocks_do(tasks: Tasks) -> 
     assert (after.local, after.offset, after.note) == ("2027-03-29T02:30:00", "+02:00", "")
 
 
+@one_engine
+async def test_what_a_change_of_clocks_skips_is_told_also_of_every_few_minutes_of_an_hour(tasks: Tasks) -> None:
+    tasks.clock.advance(seconds=(datetime(2027, 3, 14, tzinfo=UTC) - tasks.clock.now()).total_seconds())
+    answer = await preview(tasks, schedule_kind=CRON, schedule_expr="*/30 2 * * *", timezone="America/New_York")
+    times = [(time.local, time.note) for time in answer.fire_times[:2]]
+    note = "02:00 does not exist that day: fires when clocks have sprung forward"
+    assert times == [("2027-03-14T03:00:00", note), ("2027-03-15T02:00:00", "")]
+
+
 async def test_a_schedule_that_ends_has_fewer_times(tasks: Tasks) -> None:
     answer = await preview(tasks, schedule_kind=RRULE, schedule_expr="FREQ=DAILY;COUNT=3")
     assert 0 < len(answer.fire_times) <= 3
     soon = (tasks.clock.now() + timedelta(hours=1)).isoformat()
     assert len((await preview(tasks, schedule_kind=ONCE, schedule_expr=soon)).fire_times) == 1
     assert len((await preview(tasks)).fire_times) == 0
+
+
+@one_engine
+@pytest.mark.parametrize(
+    ("misfire", "late", "note"),
+    [
+        (task_pb2.MISFIRE_RUN_ONCE, timedelta(0), "has passed: it would run at once"),
+        (task_pb2.MISFIRE_RUN_ONCE, timedelta(minutes=59), "has passed: it would run at once"),
+        (task_pb2.MISFIRE_RUN_ALL, timedelta(days=9), "has passed: it would be missed, noticed more than 60 min late"),
+        (task_pb2.MISFIRE_SKIP, timedelta(seconds=30), "has passed: it would run at once"),
+        (task_pb2.MISFIRE_SKIP, timedelta(minutes=5), "has passed: it would be missed, noticed more than 30 s late"),
+    ],
+)
+async def test_a_single_instant_that_has_passed_is_shown_with_what_would_become_of_it(
+    tasks: Tasks, misfire: task_pb2.Misfire, late: timedelta, note: str
+) -> None:
+    instant = tasks.clock.now() - late
+    fields: dict[str, Any] = {"schedule_kind": ONCE, "schedule_expr": instant.isoformat(), "misfire": misfire}
+    answer = await preview(tasks, **fields)
+    (time,) = answer.fire_times
+    assert (answer.valid, at(time.at), time.note) == (True, instant, note)
+    # And that is what becomes of it.
+    task = await tasks.create(**fields)
+    await tasks.service.scheduler.step()
+    ((_, outcome),) = await outcomes(tasks, task.id)
+    assert (outcome == task_pb2.OCCURRENCE_OUTCOME_RAN) == note.endswith("at once")
+
+
+@one_engine
+async def test_a_count_that_would_take_long_to_run_out_is_refused_wherever_it_is_written(tasks: Tasks) -> None:
+    costly: dict[str, Any] = {
+        "schedule_kind": RRULE, "schedule_expr": "FREQ=HOURLY;COUNT=10000;BYMONTHDAY=13;BYDAY=FR;BYHOUR=2",
+    }  # fmt: skip
+    (fault,) = (await preview(tasks, **costly)).errors
+    assert (fault.field, "use a smaller COUNT, or UNTIL" in fault.description) == ("schedule_expr", True)
+    task = await tasks.create()
+    for write in (tasks.create(**costly), update(tasks, task.id, **costly)):
+        with pytest.raises(InvalidArgument) as refused:
+            await write
+        assert [violation.description for violation in refused.value.violations] == [fault.description]
 
 
 async def test_another_name_is_a_fault(tasks: Tasks) -> None:

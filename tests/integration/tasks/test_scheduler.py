@@ -242,6 +242,10 @@ async def test_the_loop_outlives_a_database_that_is_away(tasks: Tasks, caplog: p
     [
         ({"timezone": "Atlantis/Capital"}, "timezone: 'Atlantis/Capital' is not an IANA timezone"),
         ({"schedule_expr": "61 * * * *"}, "'61 * * * *' is not a cron expression"),
+        (
+            {"schedule_kind": "rrule", "schedule_expr": "FREQ=HOURLY;COUNT=10000;BYMONTHDAY=13;BYDAY=FR;BYHOUR=2"},
+            "COUNT=10000, which does not run out within 30 years",
+        ),
         ({"schedule_kind": "once", "schedule_expr": "soon " * 40}, "schedule_expr: 'soon soon"),
     ],
 )

@@ -14,8 +14,9 @@ from services.tasks.models.task import ScheduleKind
 from tests.unit.tasks import wall_clock
 from tests.unit.tasks.wall_clock import MINUTE, ZONES, Matches, Minute, around, changes
 
-FIXED = ("30 2 * * *", "0 3 * * *", "15,45 1-3 * * *", "10 2 8-14 3 7", "0-59/20 0-23 * * *", "45 1 1 */2 *")
-WILD = ("*/7 * * * *", "30 * * * *", "*/20 2 * * *", "15 */2 * * *", "30 * 1-7 * 0")
+FIXED = ("30 2 * * *", "0 3 * * *", "15,45 1-3 * * *", "10 2 8-14 3 7", "0-59/20 0-23 * * *", "45 1 1 */2 *",
+         "*/30 2 * * *", "* 1-2 * * *")  # fmt: skip
+WILD = ("*/7 * * * *", "30 * * * *", "15 */2 * * *", "30 * 1-7 * 0")
 ANCHOR = datetime(2023, 12, 20, 23, 17, tzinfo=UTC)
 
 
@@ -40,6 +41,20 @@ def test_cron(expression: str, zone: str) -> None:
     for change in changes(zone):
         minutes = around(change, zone)
         assert fires(schedule, minutes) == wall_clock.cron_fires(expression, minutes)
+
+
+@pytest.mark.parametrize("zone", ZONES)
+@pytest.mark.parametrize("expression", ["30 2 * * *", "*/30 1,2 * * *", "15 * * * *"])
+def test_seconds_make_no_difference_to_hours_and_minutes(expression: str, zone: str) -> None:
+    without = parse_schedule(ScheduleKind.CRON, expression, zone, ANCHOR)
+    named = parse_schedule(ScheduleKind.CRON, f"0 {expression}", zone, ANCHOR)
+    every = parse_schedule(ScheduleKind.CRON, f"*/20 {expression}", zone, ANCHOR)
+    for change in changes(zone):
+        minutes = around(change, zone)
+        expected = fires(without, minutes)
+        assert fires(named, minutes) == expected
+        # The gap swallows all seconds of its minutes together.
+        assert sorted({at.replace(second=0) for at in fires(every, minutes)}) == expected
 
 
 @pytest.mark.parametrize("zone", ZONES)
@@ -105,8 +120,7 @@ def test_rules_by_the_hour_and_minute_count_elapsed_time(rule: str, every: int, 
 def field(lowest: int, highest: int) -> st.SearchStrategy[str]:
     """A field of a cron expression."""
     number = st.integers(lowest, highest)
-    # Of one number with a step, such as 5-5/10, CronSim makes 5/10.
-    span = st.lists(number, min_size=2, max_size=2, unique=True).map(sorted).map(lambda pair: f"{pair[0]}-{pair[1]}")
+    span = st.lists(number, min_size=2, max_size=2).map(sorted).map(lambda pair: f"{pair[0]}-{pair[1]}")
     step = st.tuples(st.one_of(st.just("*"), span), st.integers(1, highest)).map("{0[0]}/{0[1]}".format)
     one = st.one_of(number.map(str), span, step)
     return st.one_of(st.just("*"), st.lists(one, min_size=1, max_size=3).map(",".join))

@@ -79,14 +79,35 @@ def test_a_span_ends_at_a_border_and_another_begins() -> None:
         assert due_times(EVERY_TEN_MINUTES, NOON, now, border=border).passed == [Span(NOON, NOON + minutes(110))]
 
 
-def test_a_time_that_was_snoozed_is_late_from_then_on() -> None:
+def test_a_time_that_was_snoozed_is_late_from_then_on_and_carries_along_what_it_passes() -> None:
     fire_at = NOON + timedelta(days=1)
     due = due_times(EVERY_TEN_MINUTES, NOON, fire_at, fire_at=fire_at)
-    assert due.times[0] == NOON
-    assert due.passed == [Span(NOON + minutes(10), fire_at - minutes(70))]
-    assert due.times[1:] == [fire_at - minutes(late) for late in (60, 50, 40, 30, 20, 10, 0)]
+    # The time at which it fires is one of the schedule's own.
+    assert (due.passed, due.times, due.following) == ([], [NOON, fire_at], fire_at + minutes(10))
+    assert due.snoozed == Span(NOON + minutes(10), fire_at - minutes(10))
     late = due_times(EVERY_TEN_MINUTES, NOON, fire_at + WINDOW + SECOND, fire_at=fire_at)
-    assert late.passed == [Span(NOON, fire_at)]
+    assert late.passed == [Span(NOON, NOON), Span(fire_at, fire_at)]
+    assert (late.times[0], late.snoozed) == (fire_at + minutes(10), due.snoozed)
+
+
+@pytest.mark.parametrize("delay", [1, 2, 30, 600, 4000])
+@pytest.mark.parametrize("late", [0, 1, 7, 3000, 4000])
+def test_a_snooze_leaves_no_time_out_and_counts_none_twice(delay: int, late: int) -> None:
+    fire_at = NOON + delay * SECOND
+    now = fire_at + late * SECOND
+    due = due_times(EVERY_SECOND, NOON, now, fire_at=fire_at)
+    spans = [*due.passed, *([due.snoozed] if due.snoozed else [])]
+    covered = [
+        span.first + number * SECOND for span in spans for number in range((span.last - span.first) // SECOND + 1)
+    ]
+    assert sorted(covered + due.times) == [NOON + number * SECOND for number in range(delay + late + 1)]
+    assert due.following == now + SECOND
+
+
+def test_a_snooze_up_to_the_next_time_carries_nothing_along() -> None:
+    for seconds in (30, 600):
+        fire_at = NOON + seconds * SECOND
+        assert due_times(EVERY_TEN_MINUTES, NOON, fire_at, fire_at=fire_at).snoozed is None
 
 
 @pytest.mark.parametrize("rule", ["FREQ=SECONDLY", "FREQ=SECONDLY;INTERVAL=7;BYDAY=TU,WE", "FREQ=DAILY;BYHOUR=9"])

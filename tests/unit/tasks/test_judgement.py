@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from services.chassis.clock import instant_text
 from services.tasks.models.judgement import Judgement, judge
 from services.tasks.models.occurrence import Outcome
 from services.tasks.models.run import NewRun
@@ -164,3 +165,31 @@ def test_a_snoozed_time_is_late_from_when_it_was_snoozed_to(misfire: Misfire) ->
     assert [one.outcome for one in judgement.occurrences] == [RAN]
     (run,) = judgement.runs
     assert run.due_at == fire_at
+
+
+@pytest.mark.parametrize("misfire", list(Misfire))
+@pytest.mark.parametrize("delay", [4, 4000])
+def test_of_a_frequent_schedule_the_snoozed_time_runs_and_those_it_passes_were_snoozed(
+    misfire: Misfire, delay: int
+) -> None:
+    fire_at = NOON + seconds(delay)
+    task = replace(TASK, misfire=misfire, schedule_expr="* * * * * *", next_fire_at=fire_at)
+    carried, snoozed, own = judged(task, fire_at).occurrences
+    assert (snoozed.scheduled_for, snoozed.outcome) == (NOON, RAN)
+    assert (carried.scheduled_for, carried.through) == (NOON + seconds(1), fire_at - seconds(1))
+    assert (carried.outcome, carried.reason) == (MISSED, f"the task was snoozed until {instant_text(fire_at)}")
+    # The schedule's own time of that second is not one that the snooze has moved.
+    assert (own.scheduled_for, own.outcome) == (fire_at, RAN)
+
+
+def test_a_snoozed_time_runs_beside_the_newest_of_those_that_were_late() -> None:
+    task = replace(TASK, next_fire_at=NOON + minutes(15))
+    assert outcomes(judged(task, NOON + minutes(45))) == [
+        (10, MISSED), (0, RAN), (20, MISSED), (30, MISSED), (40, RAN),
+    ]  # fmt: skip
+
+
+def test_a_snooze_that_was_noticed_too_late_is_missed() -> None:
+    task = replace(TASK, schedule_expr="0 12 * * *", next_fire_at=NOON + hours(2))
+    (occurrence,) = judged(task, NOON + hours(4)).occurrences
+    assert (occurrence.outcome, occurrence.reason) == (MISSED, "noticed more than 60 min late")

@@ -1,6 +1,7 @@
 """Recurrence rules (RFC 5545): what they say, where they begin and end, and what is refused."""
 
 import time
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from itertools import islice, takewhile
 from typing import Any
@@ -128,6 +129,12 @@ def test_exceptions_do_not_fire_and_count_all_the_same() -> None:
     assert times(lines, count=9) == ["2026-06-01T09:00", "2026-06-03T09:00"]
 
 
+@pytest.mark.parametrize("timezone", ["UTC", NEW_YORK, "Asia/Tokyo"])
+@pytest.mark.parametrize("frequency", ["HOURLY", "DAILY"])
+def test_where_the_calendar_ends_a_rule_does(frequency: str, timezone: str) -> None:
+    assert len(times(f"DTSTART:99991230T120000\nFREQ={frequency}", timezone, count=99)) < 48
+
+
 def test_all_times_in_one_gap_fire_together() -> None:
     # On 8 March 2026 clocks in New York go from 02:00 to 03:00.
     lines = "DTSTART:20260307T000000\nRRULE:FREQ=DAILY;BYHOUR=2;BYMINUTE=10,40"
@@ -193,6 +200,51 @@ def test_what_is_wrong_with_a_rule_is_told(expression: str, words: str) -> None:
 def test_a_rule_that_never_comes_true_has_no_first_time_and_is_not_looked_for_long(expression: str) -> None:
     begin = time.process_time()
     assert rrule(expression, anchor=ANCHOR.replace(second=0)).first(ANCHOR) is None
+    assert time.process_time() - begin < 1
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        "DTSTART:20300101T000000\nFREQ=SECONDLY;COUNT=10000;BYSECOND=0;BYMINUTE=0;BYHOUR=0;BYMONTHDAY=29;BYMONTH=2",
+        "FREQ=HOURLY;COUNT=10000;BYMONTHDAY=13;BYDAY=FR;BYHOUR=2",
+        "FREQ=SECONDLY;COUNT=9000;INTERVAL=397;BYSECOND=7;BYMINUTE=0,1,2,3,4,5",
+        "FREQ=MINUTELY;COUNT=10000;INTERVAL=86399;BYDAY=MO",
+        "FREQ=YEARLY;COUNT=31",
+        "FREQ=DAILY;COUNT=10000;INTERVAL=2",
+    ],
+)
+def test_a_count_that_does_not_run_out_for_decades_is_refused_at_once(expression: str) -> None:
+    begin = time.process_time()
+    assert "which does not run out within 30 years of its start: use a smaller COUNT, or UNTIL" in fault(expression)
+    assert time.process_time() - begin < 1
+
+
+@pytest.mark.parametrize(
+    ("expression", "last"),
+    [
+        ("FREQ=DAILY;COUNT=10000", "2053-09-27T14:37"),
+        ("FREQ=YEARLY;COUNT=30", "2056-05-12T14:37"),
+        ("FREQ=SECONDLY;BYSECOND=0;BYMINUTE=0;BYHOUR=0;BYMONTHDAY=29;BYMONTH=2;COUNT=7", "2052-02-29T00:00"),
+        ("FREQ=HOURLY;BYMONTHDAY=13;BYDAY=FR;BYHOUR=2;COUNT=5", "2029-07-13T02:00"),
+    ],
+)
+def test_a_count_may_run_out_after_decades(expression: str, last: str) -> None:
+    begin = time.process_time()
+    assert times(expression, count=10_000)[-1] == last
+    assert time.process_time() - begin < 1
+
+
+@pytest.mark.parametrize(
+    "expression",
+    ["FREQ=SECONDLY;INTERVAL=1027;BYHOUR=0;BYMINUTE=0;BYSECOND=0", "FREQ=SECONDLY;BYHOUR=23;BYMINUTE=58,59",
+     "FREQ=SECONDLY;BYMONTHDAY=13;BYDAY=FR;BYHOUR=2;BYMINUTE=0;BYSECOND=0",
+     "FREQ=DAILY;BYMONTH=2;BYMONTHDAY=29;BYDAY=MO",
+     "FREQ=HOURLY;INTERVAL=86399"],
+)  # fmt: skip
+def test_times_that_are_far_apart_are_found_soon(expression: str) -> None:
+    begin = time.process_time()
+    times(expression, NEW_YORK, count=20)
     assert time.process_time() - begin < 1
 
 
@@ -267,3 +319,52 @@ def test_rules_mean_what_dateutil_takes_them_for(rule: str, start: datetime) -> 
     found = rrule(f"DTSTART:{start:%Y%m%dT%H%M%S} {rule}").upcoming(start.replace(tzinfo=UTC) - timedelta(seconds=1))
     until_end = takewhile(lambda at: at < end, (at.replace(tzinfo=None) for at in found))
     assert list(islice(until_end, 200)) == list(islice(expected, 200))
+
+
+@st.composite
+def rules_by_the_hour(draw: st.DrawFn) -> str:
+    """Rules by the hour, minute and second."""
+    frequency = draw(st.sampled_from(["HOURLY", "MINUTELY", "SECONDLY"]))
+    interval = draw(st.sampled_from([1, 2, 5, 7, 24, 60, 90, 397, 1440, 3607, 90_000]))
+    parts = {"FREQ": frequency, "INTERVAL": str(interval)}
+    optional = {"BYHOUR": numbers(0, 23), "BYMINUTE": numbers(0, 59), "BYSECOND": numbers(0, 59), "BYDAY": DAYS}
+    for name, strategy in optional.items():
+        if draw(st.integers(0, 2)) == 0:
+            parts[name] = draw(strategy)
+    return ";".join(f"{name}={value}" for name, value in parts.items())
+
+
+def every_second_of(rule: str, start: datetime, days: int) -> Iterator[datetime]:
+    """The times of such a rule in the days from its start, found by looking at every second."""
+    parts = dict(part.split("=") for part in rule.split(";"))
+    chosen = {
+        name: set(map(int, parts[name].split(","))) for name in ("BYHOUR", "BYMINUTE", "BYSECOND") if name in parts
+    }
+    unit = {"HOURLY": 3600, "MINUTELY": 60, "SECONDLY": 1}[parts["FREQ"]]
+    weekdays = parts.get("BYDAY", "MO,TU,WE,TH,FR,SA,SU").split(",")
+    minutes = chosen.get("BYMINUTE", {start.minute} if unit > 60 else range(60))
+    seconds = chosen.get("BYSECOND", {start.second} if unit > 1 else range(60))
+    first_unit = start.replace(minute=start.minute if unit <= 60 else 0, second=start.second if unit == 1 else 0)
+    for passed in range(days * 86_400):
+        at = start + timedelta(seconds=passed)
+        if at.second in seconds and at.minute in minutes and at.hour in chosen.get("BYHOUR", range(24)):
+            units = (at - first_unit) // timedelta(seconds=unit)
+            if (
+                units % int(parts["INTERVAL"]) == 0
+                and ("MO", "TU", "WE", "TH", "FR", "SA", "SU")[at.weekday()] in weekdays
+            ):
+                yield at
+
+
+IN_A_YEAR = st.datetimes(datetime.fromisoformat("2026-01-01"), datetime.fromisoformat("2027-01-01"))
+
+
+@settings(max_examples=25, deadline=None)
+@given(rules_by_the_hour(), IN_A_YEAR, st.integers(0, 2 * 86_400))
+def test_rules_by_the_hour_fire_when_a_look_at_every_second_says(rule: str, start: datetime, later: int) -> None:
+    start = start.replace(microsecond=0)
+    since, end = start + timedelta(seconds=later), start + timedelta(days=3)
+    found = rrule(f"DTSTART:{start:%Y%m%dT%H%M%S} {rule}").upcoming(since.replace(tzinfo=UTC) - timedelta(seconds=1))
+    until_end = takewhile(lambda at: at < end, (at.replace(tzinfo=None) for at in found))
+    expected = (at for at in every_second_of(rule, start, 3) if at >= since)
+    assert list(islice(until_end, 500)) == list(islice(expected, 500))

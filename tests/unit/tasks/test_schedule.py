@@ -86,7 +86,17 @@ def test_aliases(alias: str, next_time: str) -> None:
         ("0 0 * * MON-TUE", ["2026-05-18T00:00", "2026-05-19T00:00"]),
         # The day of the month or the day of the week: the 15th is a Friday, the 17th a Sunday.
         ("0 0 15 * 0", ["2026-05-15T00:00", "2026-05-17T00:00"]),
+        # With a star in front of either, both have to match: Mondays that are odd days, the first if it is an even
+        # weekday. Without, either is enough.
+        ("0 0 */2 * 1", ["2026-05-25T00:00", "2026-06-01T00:00", "2026-06-15T00:00", "2026-06-29T00:00"]),
+        ("0 0 1 * */2", ["2026-08-01T00:00", "2026-09-01T00:00", "2026-10-01T00:00", "2026-11-01T00:00"]),
+        ("0 0 1-31/2 * 1", ["2026-05-13T00:00", "2026-05-15T00:00", "2026-05-17T00:00", "2026-05-18T00:00"]),
         ("0 0 29 2 *", ["2028-02-29T00:00", "2032-02-29T00:00"]),
+        # A step within a range of one number leads nowhere, and one from a number goes on to the end.
+        ("5-5/10 * * * *", ["2026-05-12T11:05", "2026-05-12T12:05"]),
+        ("05-5/1,20 * * * *", ["2026-05-12T10:20", "2026-05-12T11:05", "2026-05-12T11:20"]),
+        ("0 0 * * mon-MON/2", ["2026-05-18T00:00", "2026-05-25T00:00"]),
+        ("5/30 * * * *", ["2026-05-12T10:35", "2026-05-12T11:05"]),
     ],
 )
 def test_cron_fields(expression: str, next_times: list[str]) -> None:
@@ -104,6 +114,25 @@ def test_a_bad_cron_expression_is_named(expression: str) -> None:
     found = faults(ScheduleKind.CRON, expression)
     assert list(found) == ["schedule_expr"]
     assert expression in found["schedule_expr"]
+
+
+@pytest.mark.parametrize(
+    ("expression", "words"),
+    [
+        ("61 7 * * *", "its minute is '61': use 0-59, or"),
+        ("60 0 7 * * *", "its second is '60': use 0-59, or"),
+        ("0 24 * * *", "its hour is '24': use 0-23, or"),
+        ("0 0 32 * *", "its day-of-month is '32': use 1-31, L or LW, or"),
+        ("0 0 31 4,6,9,11 *", "no month of '4,6,9,11' has a day '31': use another day or month"),
+        ("0 0 1 13 *", "its month is '13': use 1-12 or JAN-DEC, or"),
+        ("0 0 * * 8", "its day-of-week is '8': use 0-7 or SUN-SAT"),
+        ("5-5/0 * * * *", "its minute is '5-5/0': use 0-59, or"),
+        ("* * *", "its fields are 3: use 5, or 6 with seconds first"),
+    ],
+)
+def test_what_is_wrong_with_a_cron_expression_is_told_with_what_to_do(expression: str, words: str) -> None:
+    found = faults(ScheduleKind.CRON, expression)["schedule_expr"]
+    assert found.startswith(f"{expression!r} is not a cron expression: {words}")
 
 
 def test_an_unknown_alias_names_the_known_ones() -> None:
@@ -137,6 +166,12 @@ def test_a_bad_timezone_is_named(timezone: str) -> None:
     found = faults(ScheduleKind.CRON, "@daily", timezone)
     assert list(found) == ["timezone"]
     assert repr(timezone) in found["timezone"]
+
+
+@pytest.mark.parametrize("timezone", ["Etc/GMT+3", "America/Port-au-Prince", "America/Argentina/Buenos_Aires"])
+def test_a_timezone_may_have_signs_and_folders_in_its_name(timezone: str) -> None:
+    noon = datetime(2026, 1, 1, 12, tzinfo=ZoneInfo(timezone))
+    assert cron("0 12 * * *", timezone).after(utc("2026-01-01T00:00")) == noon
 
 
 def test_all_faults_of_a_schedule_are_told_at_once() -> None:
@@ -222,6 +257,13 @@ def test_asked_in_the_second_hour_of_an_overlap_the_next_time_is_not_in_the_firs
 )  # fmt: skip
 def test_every_hour_is_every_hour_that_passes(expression: str, day: str, count: int) -> None:
     assert len(local_fires(expression, CHISINAU, day)) == count
+
+
+def test_every_minute_of_an_hour_that_is_skipped_fires_once_and_of_one_that_happens_twice_the_first_time() -> None:
+    assert local_fires("*/30 2 13-15 3 *", NEW_YORK, "2027-03-14") == ["14 03:00:00-0400"]
+    assert local_fires("* * 2 * * *", NEW_YORK, "2027-03-14") == ["14 03:00:00-0400"]
+    expected = ["07 01:30:00-0400", "07 01:30:20-0400", "07 01:30:40-0400"]
+    assert local_fires("*/20 30 1 7 11 *", NEW_YORK, "2027-11-07") == expected
 
 
 def test_midnight_in_a_gap_fires_when_the_day_begins() -> None:

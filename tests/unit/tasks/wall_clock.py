@@ -75,21 +75,23 @@ def elapsed(minutes: Sequence[Minute], since: datetime, every: timedelta, matche
 
 
 def cron_fires(expression: str, minutes: Sequence[Minute]) -> list[datetime]:
-    """When a five-field cron expression fires."""
+    """When a five-field cron expression fires.
+
+    An hour with a star means whenever clocks show a time that matches; without, it names times of day. Days are named
+    twice: where one of the two fields has a star in front both have to agree, and otherwise either will do.
+    """
     minute, hour, month_day, month, weekday = expression.split()
     minutes_of_hour, hours, months = _field(minute, 0, 59), _field(hour, 0, 23), _field(month, 1, 12)
     month_days, weekdays = _field(month_day, 1, 31), {day % 7 for day in _field(weekday, 0, 7)}
-    either = not month_day.startswith("*") and not weekday.startswith("*")
+    needed = 2 if "*" in (month_day[0], weekday[0]) else 1
 
     def matches(shown: datetime) -> bool:
         if shown.minute not in minutes_of_hour or shown.hour not in hours or shown.month not in months:
             return False
-        on_day, on_weekday = shown.day in month_days, shown.isoweekday() % 7 in weekdays
-        return on_day or on_weekday if either else on_day and on_weekday
+        return [shown.day in month_days, shown.isoweekday() % 7 in weekdays].count(True) >= needed
 
-    names_times = not minute.startswith("*") and not hour.startswith("*")
     likely = [one for one in minutes if one.shown.minute in minutes_of_hour or one.skipped]
-    return fixed(likely, matches) if names_times else shown(likely, matches)
+    return shown(likely, matches) if hour[0] == "*" else fixed(likely, matches)
 
 
 def _field(text: str, lowest: int, highest: int) -> set[int]:

@@ -1,5 +1,6 @@
 """Cron expressions."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, tzinfo
@@ -7,7 +8,7 @@ from datetime import UTC, datetime, tzinfo
 from cronsim import CronSim, CronSimError
 
 from services.tasks.models.schedule.fault import Unreadable, require
-from services.tasks.models.schedule.wall_clock import SECOND, instant_of, next_change, shown_at
+from services.tasks.models.schedule.wall_clock import SECOND, instants_of, next_change, shown_at
 from services.tasks.models.task import ScheduleKind
 
 _ALIASES = {
@@ -19,15 +20,25 @@ _ALIASES = {
     "@midnight": "0 0 * * *",
     "@hourly": "0 * * * *",
 }
+_FIELDS = {
+    "second": "0-59",
+    "minute": "0-59",
+    "hour": "0-23",
+    "day-of-month": "1-31, L or LW",
+    "month": "1-12 or JAN-DEC",
+    "day-of-week": "0-7 or SUN-SAT, 1#2 for a second Monday, 5L for a last Friday",
+}
+_STEP_OF_ONE = re.compile(r"(?<![^\s,])0*(\w+)-0*\1/0*[1-9]\d*(?![^\s,])")
 
 
 @dataclass(frozen=True)
 class Cron:
     """A cron expression in a timezone.
 
-    A local time that a clock change skips fires once, at the first instant after the gap; one that happens
-    twice fires once, the first time. Expressions with `*` for the minute or the hour fire whenever clocks show a
-    time that matches instead: twice where it happens twice, and not where it is skipped.
+    Where the hour is named, a local time that a clock change skips fires once, at the first instant after the gap,
+    and one that happens twice fires once, the first time. Where the hour begins with `*` the expression means every so
+    often, and fires whenever clocks show a time that matches: twice what happens twice, and not what is skipped.
+    Neither the minute, nor whether there are seconds, makes a difference to that.
     """
 
     expression: str
@@ -40,7 +51,9 @@ class Cron:
         return next(self.upcoming(instant), None)
 
     def upcoming(self, instant: datetime) -> Iterator[datetime]:
-        return self._shown(instant) if self._is_wild else self._fixed(instant)
+        if self._is_wild:
+            return self._shown(instant)
+        return instants_of(CronSim(self.expression, shown_at(instant, self.zone)), instant, self.zone)
 
     def named(self, instant: datetime) -> datetime | None:
         if self._is_wild:
@@ -51,20 +64,11 @@ class Cron:
 
     @property
     def _is_wild(self) -> bool:
-        *_, minute, hour, _, _, _ = self.expression.split()
-        return minute.startswith("*") or hour.startswith("*")
+        *_, hour, _, _, _ = self.expression.split()
+        return hour.startswith("*")
 
     # CronSim is only ever shown wall clocks that know no zone: it minds clock changes too, but differently for
     # expressions of 5 and of 6 fields, and not for changes of half an hour.
-
-    def _fixed(self, instant: datetime) -> Iterator[datetime]:
-        latest = instant
-        for wall in CronSim(self.expression, shown_at(instant, self.zone)):
-            # Where an hour happens twice, clocks go back: what they show next may have been. In a gap, several of
-            # the times come together.
-            if (found := instant_of(wall, self.zone)) > latest:
-                latest = found
-                yield found
 
     def _shown(self, instant: datetime) -> Iterator[datetime]:
         wall = shown_at(instant, self.zone)
@@ -92,9 +96,31 @@ def read_cron(expression: str, zone: tzinfo, anchor: datetime) -> Cron:
     fields = _ALIASES.get(expression.lower(), expression)
     if fields.startswith("@"):
         raise Unreadable(f"{expression!r} is not an alias: use one of {', '.join(_ALIASES)}")
+    # A step of one number's range leads nowhere; CronSim takes it for one that begins there.
+    fields = _STEP_OF_ONE.sub(r"\1", fields.upper())
     try:
-        CronSim(fields, datetime(2000, 1, 1, tzinfo=zone))
+        CronSim(fields, datetime(2000, 1, 1, tzinfo=UTC))
     except CronSimError as error:
-        description = f"{expression!r} is not a cron expression ({str(error).lower()}): use 5 or 6 fields"
-        raise Unreadable(description) from None
+        raise Unreadable(f"{expression!r} is not a cron expression: {_fault(expression.split(), str(error))}") from None
     return Cron(fields, zone)
+
+
+def _fault(fields: list[str], error: str) -> str:
+    """What is wrong with fields that CronSim does not read, and what to do."""
+    name = error.lower().removeprefix("bad ")
+    if name not in _FIELDS:
+        return f"its fields are {len(fields)}: use 5, or 6 with seconds first"
+    *_, day, month, _ = fields
+    if name == "day-of-month" and _is_readable(day):
+        return f"no month of {month!r} has a day {day!r}: use another day or month"
+    text = fields[list(_FIELDS).index(name) - len(_FIELDS)]
+    return f"its {name} is {text!r}: use {_FIELDS[name]}, or *, a list 1,2, a range 1-2 or a step */2"
+
+
+def _is_readable(day: str) -> bool:
+    """Whether days can be read, if not in every month."""
+    try:
+        CronSim(f"0 0 {day} * *", datetime(2000, 1, 1, tzinfo=UTC))
+    except CronSimError:
+        return False
+    return True

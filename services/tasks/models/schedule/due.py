@@ -1,6 +1,6 @@
 """Which nominal times have come, looked at late."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import lru_cache
 from itertools import takewhile
@@ -34,6 +34,8 @@ class Due:
     times: list[datetime]
     """The others, oldest first."""
     following: datetime | None
+    snoozed: Span | None = None
+    """Those that a snooze has carried along: the schedule named them while the time before them waited."""
 
 
 def due_times(
@@ -46,16 +48,27 @@ def due_times(
 ) -> Due:
     """The nominal times from `since`, itself one, until `now`.
 
-    `since` fires at `fire_at` when it was snoozed, and is late from then on. No span reaches over the `border`. However
-    many times have passed, a few hundred are looked at.
+    `since` fires at `fire_at` when it was snoozed, and is late from then on: it stands for the times before `fire_at`.
+    No span reaches over the `border`. However many times have passed, a few hundred are looked at.
     """
-    fire_at = fire_at or since
+    if fire_at is None or fire_at <= since:
+        return _due(schedule, since, now, border)
+    resumed = schedule.after(fire_at - _MICROSECOND)
+    later = Due([], [], resumed) if resumed is None or resumed > now else _due(schedule, resumed, now, border)
     following = _after(schedule, since)
-    if (following is None or following > now) and now - fire_at <= WINDOW:
+    carried = None if following is None or following >= fire_at else _span(schedule, following, fire_at)
+    if now - fire_at > WINDOW:
+        return replace(later, passed=[Span(since, since), *later.passed], snoozed=carried)
+    return replace(later, times=[since, *later.times], snoozed=carried)
+
+
+def _due(schedule: Schedule, since: datetime, now: datetime, border: datetime | None) -> Due:
+    """The same where nothing was snoozed."""
+    following = _after(schedule, since)
+    if (following is None or following > now) and now - since <= WINDOW:
         return Due([], [since], following)
     times = _newest(schedule, since, now)
-    # A time that was moved is judged for itself, whatever has come in between.
-    stands_alone = now - fire_at <= WINDOW and (fire_at > since or len(times) < CAP)
+    stands_alone = now - since <= WINDOW and len(times) < CAP
     first_passed = following if stands_alone else since
     passed = _passed(schedule, first_passed, times[0] if times else now + _MICROSECOND, border)
     return Due(passed, [since, *times] if stands_alone else times, schedule.after(now))
@@ -83,14 +96,22 @@ def _passed(schedule: Schedule, first: datetime | None, end: datetime, border: d
     if first is None or first >= end:
         return []
     if border is None or not first < border < end:
-        return [Span(first, _last_before(schedule, first, end))]
-    before = Span(first, _last_before(schedule, first, border))
-    return [before, *_passed(schedule, schedule.after(border - _MICROSECOND), end, None)]
+        return [_span(schedule, first, end)]
+    return [_span(schedule, first, border), *_passed(schedule, schedule.after(border - _MICROSECOND), end, None)]
+
+
+def _span(schedule: Schedule, first: datetime, end: datetime) -> Span:
+    """The times from `first`, itself one, to before `end`."""
+    return Span(first, _last_before(schedule, first, end))
 
 
 def _last_before(schedule: Schedule, first: datetime, end: datetime) -> datetime:
     """The last time before `end`; `first` is one."""
-    found, nothing_since = first, end
+    following = _after(schedule, first)
+    if following is None or following >= end:
+        # Of times that are years apart: finding none is what takes long, and would be done again and again below.
+        return first
+    found, nothing_since = following, end
     while nothing_since - found >= _SECOND:
         middle = found + (nothing_since - found) / 2
         following = schedule.after(middle)

@@ -18,7 +18,7 @@ class FireTime:
     offset: str
     """The zone's offset from UTC at that time: `+03:00`."""
     note: str
-    """What a change of the clocks did to this time; empty when nothing."""
+    """What a change of the clocks did to this time, or what would become of one that has passed; empty when nothing."""
 
 
 def fire_times(schedule: Schedule, timezone: str, after: datetime, count: int) -> list[FireTime]:

@@ -103,7 +103,8 @@ def _recurrence(lines: _Lines, zone: tzinfo, anchor: datetime) -> Recurrence:
         begin = start - _MICROSECOND
     filled = _filled(rule, lines.start or shown_at(start, zone))
     except_at, except_on = frozenset(lines.except_at), frozenset(lines.except_on)
-    return Recurrence(filled, start, begin, _until(rule, zone), except_at, except_on, zone)
+    recurrence = Recurrence(filled, start, begin, _until(rule, zone), except_at, except_on, zone)
+    return recurrence if rule.count is None else replace(recurrence, until=recurrence.counted(rule.count))
 
 
 def _cut(rule: Rule, shown: datetime) -> timedelta:

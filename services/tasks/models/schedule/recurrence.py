@@ -3,17 +3,21 @@
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime, time, tzinfo
+from datetime import date, datetime, time, timedelta, tzinfo
 from functools import cached_property
 from itertools import islice, product
 
 from services.tasks.models.schedule.days import Days
 from services.tasks.models.schedule.elapsed import Elapsed
+from services.tasks.models.schedule.fault import Unreadable
 from services.tasks.models.schedule.rule import Frequency, Rule
-from services.tasks.models.schedule.wall_clock import SECOND, instant_of, shown_at
+from services.tasks.models.schedule.wall_clock import SECOND, instants_of, shown_at
 
-# Times that are further apart than this, in days, are not looked for: half a century.
-_HORIZON_DAYS = 18_263
+# Nobody looks further ahead than this: half a century.
+_HORIZON = timedelta(days=18_263)
+# What is counted has to run out within this, so that counting never takes longer than a fraction of a second.
+MAX_YEARS_COUNTED = 30
+_COUNTED = timedelta(days=10_958)
 
 
 @dataclass(frozen=True)
@@ -30,7 +34,7 @@ class Recurrence:
     begin: datetime
     """All times are after this: the start itself is one of them, or it is not."""
     until: datetime | None
-    """None of them is after this."""
+    """None of them is after this, which is where the COUNT runs out if the rule has one."""
     except_at: frozenset[datetime]
     except_on: frozenset[date]
     zone: tzinfo
@@ -42,12 +46,14 @@ class Recurrence:
         return next(self.upcoming(instant), None)
 
     def upcoming(self, instant: datetime) -> Iterator[datetime]:
-        end = self._end
-        for found in self._times(max(instant, self.begin)):
-            if end is not None and found > end:
-                return
-            if found not in self.except_at and shown_at(found, self.zone).date() not in self.except_on:
-                yield found
+        try:
+            for found in self._times(max(instant, self.begin)):
+                if self.until is not None and found > self.until:
+                    return
+                if found not in self.except_at and shown_at(found, self.zone).date() not in self.except_on:
+                    yield found
+        except OverflowError:
+            return  # where the calendar ends
 
     def named(self, instant: datetime) -> datetime | None:
         if self._elapses:
@@ -55,41 +61,39 @@ class Recurrence:
         # What clocks would show had they not changed just now: all that is skipped lies from there on.
         return next(self._walls(shown_at(instant - SECOND, self.zone) + SECOND), None)
 
+    def counted(self, count: int) -> datetime:
+        """The last of so many times, those that are left out among them. Raises Unreadable for too many years."""
+        last = self.begin
+        for last in islice(self._times(self.begin), count):
+            if last - self.begin > _COUNTED:
+                raise Unreadable(
+                    f"has COUNT={count}, which does not run out within {MAX_YEARS_COUNTED} years of its start: "
+                    "use a smaller COUNT, or UNTIL"
+                )
+        return last
+
     @property
     def _elapses(self) -> bool:
         return self.rule.frequency >= Frequency.HOURLY
 
-    @cached_property
-    def _end(self) -> datetime | None:
-        """The last time, where the rule has one."""
-        if self.rule.count is None:
-            return self.until
-        last = self.begin
-        for found in islice(self._times(self.begin), self.rule.count):
-            last = found
-        return last
-
     def _times(self, after: datetime) -> Iterator[datetime]:
         """The times strictly after an instant, whatever ends the rule or is left out of it."""
         if self._elapses:
-            yield from self._elapsed.times(after)
-            return
-        for wall in self._walls(shown_at(after, self.zone)):
-            # Where an hour happens twice, clocks go back: what they show next may have been. In a gap, several of
-            # the times come together.
-            if (found := instant_of(wall, self.zone)) > after:
-                after = found
-                yield found
+            return self._elapsed.times(after)
+        return instants_of(self._walls(shown_at(after, self.zone)), after, self.zone)
 
     def _walls(self, since: datetime) -> Iterator[datetime]:
         """The local times from `since` on that match."""
-        until = date.fromordinal(min(since.toordinal() + _HORIZON_DAYS, date.max.toordinal()))
-        for period in self._days.periods(since.date(), until):
-            if self.rule.positions:
-                yield from (wall for wall in self._chosen(period) if wall >= since)
-                continue
-            for day in period[bisect_left(period, since.date()) :]:
-                yield from (wall for wall in (datetime.combine(day, at) for at in self._times_of_day) if wall >= since)
+        for days in self._days.periods(since.date(), since.date() + min(_HORIZON, date.max - since.date())):
+            yield from self._in(days, since)
+
+    def _in(self, days: Sequence[date], since: datetime) -> Iterator[datetime]:
+        """The local times from `since` on that match, in a period with these days."""
+        if self.rule.positions:
+            yield from (wall for wall in self._chosen(days) if wall >= since)
+            return
+        for day in days[bisect_left(days, since.date()) :]:
+            yield from (wall for wall in (datetime.combine(day, at) for at in self._times_of_day) if wall >= since)
 
     def _chosen(self, period: Sequence[date]) -> list[datetime]:
         """Those of the times of a period that are asked for by their position."""

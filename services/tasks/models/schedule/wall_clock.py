@@ -1,6 +1,7 @@
 """What clocks on the wall show in a timezone, and when they show it."""
 
 import zoneinfo
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta, tzinfo
 
 SECOND = timedelta(seconds=1)
@@ -32,6 +33,22 @@ def instant_of(wall: datetime, zone: tzinfo) -> datetime:
     changed = next_change(before, instant, zone)
     assert changed is not None
     return changed
+
+
+def instants_of(walls: Iterable[datetime], after: datetime, zone: tzinfo) -> Iterator[datetime]:
+    """When clocks show these local times, which are in order: each once, and those of one gap together.
+
+    Only what comes after an instant: where an hour happens twice, clocks go back, and what they show may have been.
+    """
+    shown: datetime | None = None
+    for wall in walls:
+        if shown is not None and wall <= shown:
+            # The gap that has swallowed the one before it has swallowed this one as well.
+            continue
+        found = instant_of(wall, zone)
+        shown = shown_at(found, zone)
+        if found > after:
+            yield found
 
 
 def next_change(since: datetime, until: datetime, zone: tzinfo) -> datetime | None:
