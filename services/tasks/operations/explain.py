@@ -45,11 +45,10 @@ def explain_task(connection: Connection, task_id: str, clock: Clock) -> TaskExpl
         raise TaskNotFound(task_id)
     live_run_id = store.oldest_live_run(connection, task_id)
     last = next(iter(list_occurrences(connection, task_id, limit=1, before=None, outcomes=())), None)
-    blockers = [*_schedule_blockers(task, clock.now()), *_last_time_blockers(last)]
-    if live_run_id is not None:
-        row = store.live_run(connection, live_run_id)
-        # It may have ended just now.
-        blockers += _run_blockers(connection, row, clock.now()) if row is not None else ()
+    # It may have ended just now.
+    live = store.live_run(connection, live_run_id) if live_run_id else None
+    blockers = [*_schedule_blockers(task, live, clock.now()), *_last_time_blockers(task, last, live)]
+    blockers += _run_blockers(connection, live, clock.now()) if live is not None else ()
     summary = _summary(blockers, "nothing is in the way")
     return TaskExplanation(summary, blockers, task.next_fire_at, last, live_run_id)
 
@@ -73,7 +72,7 @@ def _reported_blockers(run: Row[Any]) -> Iterator[Blocker]:
             "awaiting_approval",
             "somebody other than its reporter has to decide about the run",
             {"requested_by": run.created_by},
-            f"POST /agents/tasks/{run.id}/approve or /reject",
+            f"POST /agents/tasks/{run.id}/approve",
         )
     else:
         yield Blocker(
@@ -87,12 +86,7 @@ def _reported_blockers(run: Row[Any]) -> Iterator[Blocker]:
 def _waiting_blockers(connection: Connection, run: Row[Any], now: datetime) -> Iterator[Blocker]:
     """What keeps a queued run from being leased."""
     if run.paused_at is not None:
-        yield Blocker(
-            "task_paused",
-            f"task {run.task_id} is paused",
-            {"task_id": run.task_id, "paused_at": _text(run.paused_at)},
-            f"POST /tasks/{run.task_id}/resume",
-        )
+        yield _paused(run.task_id, run.paused_at)
     if run.due_at > now:
         yield _not_due(run)
     no_worker = _no_worker(connection, run.role, now)
@@ -136,7 +130,7 @@ def _key_blockers(connection: Connection, run: Row[Any]) -> Iterator[Blocker]:
             "concurrency_key_held",
             f"run {holder.id} is under way with the concurrency key {key!r}, and holds it until {until} at least",
             {"concurrency_key": key, "run_id": holder.id, "task": holder.task, "lease_expires_at": until},
-            f"wait for it, or POST /runs/{holder.id}/cancel",
+            f"POST /runs/{holder.id}/cancel",
         )
     elif key and run.blocked and (head := store.head_of(connection, run.role, key)):
         yield Blocker(
@@ -154,24 +148,30 @@ def _queue_blockers(connection: Connection, run: Row[Any], now: datetime) -> Ite
             "workers_busy",
             f"{shown} runs that are due earlier, and not less urgent, come first",
             {"runs_ahead": ahead, "role": run.role},
-            "start more workers, or wait",
+            "start more workers",
         )
 
 
-def _schedule_blockers(task: Task, now: datetime) -> Iterator[Blocker]:
+def _schedule_blockers(task: Task, live: Row[Any] | None, now: datetime) -> Iterator[Blocker]:
     if task.status is TaskStatus.CANCELED:
         yield Blocker("task_canceled", "the task is canceled, and that is final", {}, "create a new task")
     elif task.status is TaskStatus.COMPLETED:
-        action = f"give it a new schedule: PUT /tasks/{task.id}; or POST /tasks/{task.id}/run_now"
+        action = f"PUT /tasks/{task.id} with a new schedule"
         yield Blocker("task_completed", "the schedule has fired for the last time", {}, action)
-    elif task.schedule_kind is ScheduleKind.MANUAL:
+    elif task.paused_at is not None:
+        # A run that waits for the same says so itself.
+        if live is None or live.paused_at is None:
+            yield _paused(task.id, task.paused_at)
+    elif task.schedule_kind is not ScheduleKind.MANUAL:
+        yield from _next_time_blockers(task, now)
+    elif live is None:
         action = f"POST /tasks/{task.id}/run_now"
         yield Blocker("no_schedule", "the task is manual: only run_now makes it run", {}, action)
-    elif task.paused_at is not None:
-        evidence = {"paused_at": _text(task.paused_at)}
-        yield Blocker("task_paused", "the task is paused", evidence, f"POST /tasks/{task.id}/resume")
-    else:
-        yield from _next_time_blockers(task, now)
+
+
+def _paused(task_id: str, paused_at: datetime) -> Blocker:
+    evidence = {"task_id": task_id, "paused_at": _text(paused_at)}
+    return Blocker("task_paused", f"task {task_id} is paused", evidence, f"POST /tasks/{task_id}/resume")
 
 
 def _next_time_blockers(task: Task, now: datetime) -> Iterator[Blocker]:
@@ -192,7 +192,7 @@ def _next_time_blockers(task: Task, now: datetime) -> Iterator[Blocker]:
 
 
 def _unreadable(task: Task) -> Blocker:
-    action = f"give it a schedule that can be read: PUT /tasks/{task.id}"
+    action = f"PUT /tasks/{task.id} with a schedule that can be read"
     evidence = {"schedule_expr": task.schedule_expr, "timezone": task.timezone}
     try:
         parse_schedule(task.schedule_kind, task.schedule_expr, task.timezone, task.schedule_anchor)
@@ -201,14 +201,16 @@ def _unreadable(task: Task) -> Blocker:
     return Blocker("schedule_unreadable", "the schedule has no next time", evidence, action)
 
 
-def _last_time_blockers(last: Occurrence | None) -> Iterator[Blocker]:
+def _last_time_blockers(task: Task, last: Occurrence | None, live: Row[Any] | None) -> Iterator[Blocker]:
     """Why the last time that has passed made no run."""
-    if last is None or last.outcome not in _NO_RUN:
+    if last is None or last.outcome not in _NO_RUN or task.status is TaskStatus.CANCELED:
         return
+    if last.outcome is Outcome.MISSED and live is not None:
+        return  # made up for
     code, action = _NO_RUN[last.outcome]
     evidence = {"scheduled_for": _text(last.scheduled_for), "reason": last.reason, "run_id": last.run_id}
     message = f"the time {_text(last.scheduled_for)} made no run: {last.reason}"
-    yield Blocker(code, message, evidence, action)
+    yield Blocker(code, message, evidence, action.format(task.id))
 
 
 def _progress(run: Row[Any]) -> str:
@@ -232,7 +234,8 @@ _ENDED = {
     RunStatus.CANCELED: "been canceled",
 }
 _NO_RUN = {
-    Outcome.SUPPRESSED_DUPLICATE: ("duplicate_suppressed", "wait for the dedupe window to end, or make it shorter"),
-    Outcome.SKIPPED_OVERLAP: ("overlap_skipped", "set overlap to queue or allow if it should run all the same"),
-    Outcome.MISSED: ("times_missed", "set misfire to run_all if such times should be made up for"),
+    Outcome.SUPPRESSED_DUPLICATE: ("duplicate_suppressed", "PUT /tasks/{} with a shorter dedupe_window_seconds"),
+    Outcome.SKIPPED_OVERLAP: ("overlap_skipped", "PUT /tasks/{} with overlap queue"),
+    # Whatever it was missed for: another misfire rule would only help the next one.
+    Outcome.MISSED: ("times_missed", "POST /tasks/{}/run_now"),
 }

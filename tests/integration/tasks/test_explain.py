@@ -1,5 +1,6 @@
 """Why a run is not under way, and why a task has not fired."""
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from baton.tasks.v1.task_service_pb2 import (
     CancelTaskRequest,
     ExplainTaskRequest,
     PauseTaskRequest,
+    ResumeTaskRequest,
     RunTaskNowRequest,
     SnoozeTaskRequest,
 )
@@ -38,6 +40,10 @@ async def _lease(tasks: Tasks, **fields: Any) -> list[Any]:
     leased = await tasks.lease(**fields)
     await tasks.service.attendance.step()
     return leased
+
+
+def _actions(blockers: Any) -> list[str]:
+    return [blocker.action for blocker in blockers]
 
 
 def _codes(blockers: Any) -> list[str]:
@@ -185,6 +191,45 @@ async def test_a_manual_task_has_no_schedule(tasks: Tasks) -> None:
     task = await tasks.create()
     (blocker,) = (await _task(tasks, task.id)).blockers
     assert (blocker.code, blocker.action) == ("no_schedule", f"POST /tasks/{task.id}/run_now")
+
+
+async def test_a_manual_task_whose_run_waits_says_what_for_and_nothing_else(tasks: Tasks) -> None:
+    task = await tasks.create(role="reviewer")
+    await tasks.run_now(task.id)
+    assert _codes((await _task(tasks, task.id)).blockers) == ["no_worker"]
+
+
+async def test_a_paused_manual_task_is_to_be_resumed_and_then_to_be_run(tasks: Tasks) -> None:
+    task = await tasks.create()
+    await tasks.tasks.PauseTask(PauseTaskRequest(task_id=task.id))
+    assert _actions((await _task(tasks, task.id)).blockers) == [f"POST /tasks/{task.id}/resume"]
+    await tasks.tasks.ResumeTask(ResumeTaskRequest(task_id=task.id))
+    assert _actions((await _task(tasks, task.id)).blockers) == [f"POST /tasks/{task.id}/run_now"]
+    await _lease(tasks)
+    await tasks.run_now(task.id)
+    assert list((await _task(tasks, task.id)).blockers) == []
+
+
+async def test_a_paused_task_with_a_queued_run_says_so_once(tasks: Tasks) -> None:
+    task = await tasks.create(**DAILY)
+    await _lease(tasks)
+    await tasks.run_now(task.id)
+    await tasks.tasks.PauseTask(PauseTaskRequest(task_id=task.id))
+    assert _codes((await _task(tasks, task.id)).blockers) == ["task_paused"]
+
+
+async def test_a_time_that_was_missed_is_made_up_for_by_hand(tasks: Tasks) -> None:
+    long_ago = (tasks.clock.now() - timedelta(days=1)).isoformat()
+    task = await tasks.create(
+        schedule_kind=task_pb2.SCHEDULE_KIND_ONCE, schedule_expr=long_ago, misfire=task_pb2.MISFIRE_RUN_ALL
+    )
+    await tasks.service.scheduler.step()
+    blockers = (await _task(tasks, task.id)).blockers
+    assert _codes(blockers) == ["task_completed", "times_missed"]
+    assert _actions(blockers) == [f"PUT /tasks/{task.id} with a new schedule", f"POST /tasks/{task.id}/run_now"]
+    await _lease(tasks)
+    await tasks.run_now(task.id)
+    assert _codes((await _task(tasks, task.id)).blockers) == ["task_completed"]
 
 
 async def test_a_schedule_that_is_over_says_so_and_what_to_do(tasks: Tasks) -> None:
