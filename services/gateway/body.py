@@ -5,8 +5,10 @@ from collections.abc import Mapping
 import orjson
 from starlette.requests import Request
 
-from services.chassis.errors import InvalidArgument
+from services.chassis.errors import InvalidArgument, Violation
+from services.gateway.json_text import read_text
 from services.gateway.problems import BodyTooLarge, MediaTypeUnsupported
+from services.gateway.transcode.faults import Faults
 
 MAX_BODY_BYTES = 1024 * 1024
 _JSON = "application/json"
@@ -16,14 +18,17 @@ _CHARSETS = frozenset({"", "utf-8", "utf8"})
 async def read_json(request: Request) -> object:
     """The body as JSON; an empty one stands for `{}`.
 
-    Raises BodyTooLarge beyond MAX_BODY_BYTES, MediaTypeUnsupported, InvalidArgument `BODY_NOT_JSON`.
+    Raises BodyTooLarge beyond MAX_BODY_BYTES, MediaTypeUnsupported, InvalidArgument: `BODY_NOT_JSON`, or naming a key
+    that is given more than once.
     """
     data = await _read(request)
     if not data:
         return {}
     _check_media_type(request.headers)
     try:
-        return orjson.loads(data)
+        return read_text(data)
+    except Faults as wrong:
+        raise InvalidArgument.of(Violation(*fault) for fault in wrong.found) from None
     except orjson.JSONDecodeError as error:
         raise InvalidArgument(
             f"the body is not valid JSON: {error.msg} at line {error.lineno}, column {error.colno}",

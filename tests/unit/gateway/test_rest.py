@@ -1,10 +1,12 @@
 """What a client of REST sees: requests through the gateway to a backend that it knows only by its descriptors."""
 
+import json
 import uuid
 from collections.abc import AsyncIterator
 
 import httpx2
 import pytest
+from google.protobuf.json_format import MessageToDict
 
 from services.chassis.errors import (
     Aborted,
@@ -234,6 +236,44 @@ async def test_a_body_that_cannot_be_read_is_refused(
     answer = await client.post("/plants", content=body, headers=headers)
     assert (answer.status_code, answer.json()["reason"]) == (status, reason)
     assert garden.greenhouse.requests == []
+
+
+_TOO_LARGE = "is an integer too large to keep exactly here: send it as a string"
+_TWICE = "is given more than once"
+
+
+@pytest.mark.parametrize(
+    ("body", "errors"),
+    [
+        (b'{"notes": {"a": [18446744073709551617]}}', {"notes.a[0]": _TOO_LARGE}),
+        (
+            b'{"notes": {"a": -1' + b"0" * 30 + b'7, "b": 1' + b"0" * 300 + b"}}",
+            dict.fromkeys(("notes.a", "notes.b"), _TOO_LARGE),
+        ),
+        (b'{"name": "a", "name": "b"}', {"name": _TWICE}),
+        (
+            b'{"name": "a", "\\u006eame": "b", "notes": {"x:y": [{"k": 1, "k": 1}]}}',
+            {"name": _TWICE, "notes.x:y[0].k": _TWICE},
+        ),
+        (b'{"notes": {"a": "\\u003a", "a": ""}}', {"notes.a": _TWICE}),
+    ],
+    ids=["65 bits", "more", "twice", "twice in disguise", "a hidden colon"],
+)
+async def test_what_would_not_be_kept_as_it_was_sent_is_refused(
+    client: httpx2.AsyncClient, garden: Garden, body: bytes, errors: dict[str, str]
+) -> None:
+    answer = await client.post("/plants", content=body, headers={"Content-Type": "application/json"})
+    assert answer.status_code == 400
+    assert {error["field"]: error["message"] for error in answer.json()["errors"]} == errors
+    assert garden.greenhouse.requests == []
+
+
+async def test_long_digits_and_colons_in_text_are_no_fault(client: httpx2.AsyncClient, garden: Garden) -> None:
+    notes = {"a": "1" * 30, "b": "x:y\u003a", "c": 2**53, "d": [{"e": 1}, {"e": 1}], "f": 1e300}
+    text = json.dumps({"name": "basil", "notes": notes}).replace("y:", "y\\u003a")
+    answer = await client.post("/plants", content=text.encode(), headers={"Content-Type": "application/json"})
+    assert answer.status_code == 201, answer.text
+    assert MessageToDict(garden.greenhouse.requests[0].notes) == notes
 
 
 async def test_invalid_json_says_where(client: httpx2.AsyncClient) -> None:
