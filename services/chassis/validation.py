@@ -1,11 +1,14 @@
 """The rules that the contract puts on a request, checked before any of our code sees it."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import protovalidate
+from google.protobuf.descriptor import EnumDescriptor
 from google.protobuf.message import Message
 from google.protobuf.struct_pb2 import Struct, Value
 
+from services.chassis import enums
 from services.chassis.errors import InvalidArgument, Violation
 from services.chassis.structs import from_struct, from_value
 
@@ -13,7 +16,7 @@ from services.chassis.structs import from_struct, from_value
 def check(request: Message) -> None:
     """Raises InvalidArgument with one violation per broken rule, each naming its field."""
     found = [
-        Violation(_path(violation), violation.proto.message or violation.proto.rule_id)
+        Violation(_path(violation), _description(violation, request))
         for violation in protovalidate.collect_violations(request)
     ]
     # PostgreSQL stores no NUL in text. Nearly no request has the byte, so most are not walked at all.
@@ -21,6 +24,26 @@ def check(request: Message) -> None:
         found += [Violation(path, "must not contain the character NUL") for path in _nul_paths(request, "")]
     if found:
         raise InvalidArgument.of(found)
+
+
+def _description(violation: protovalidate.Violation, request: Message) -> str:
+    """What is wrong. protovalidate names enum values by their numbers, which no caller has written."""
+    enum = _enum(violation, request) if violation.proto.rule_id.startswith("enum.") else None
+    if enum is None:
+        return violation.proto.message or violation.proto.rule_id
+    allowed = violation.rule_value if violation.proto.rule_id == "enum.in" else enum.values_by_number
+    names = ", ".join(name for number, name in enums.short_names(enum).items() if number and number in allowed)
+    return f"must be one of {names}" if violation.field_value else f"is required: one of {names}"
+
+
+def _enum(violation: protovalidate.Violation, request: Message) -> EnumDescriptor | None:
+    """The enum of the field that breaks a rule."""
+    holder: Any = request.DESCRIPTOR
+    enum = None
+    for element in violation.proto.field.elements if violation.proto.field else ():
+        field = holder.fields_by_name[element.field_name] if holder is not None else None
+        holder, enum = (field.message_type, field.enum_type) if field is not None else (None, None)
+    return enum
 
 
 def _path(violation: protovalidate.Violation) -> str:

@@ -9,8 +9,8 @@ from typing import Any
 
 from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
 
+from services.chassis import enums
 from services.gateway.openapi.rules import Schema, allowed_numbers, is_required, keywords, rules_of
-from services.gateway.transcode import enums
 from services.gateway.transcode.printer import map_entry
 
 _INT32: Schema = {"type": "integer", "format": "int32"}

@@ -15,9 +15,10 @@ from typing import Any
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 
+from services.chassis import enums
 from services.chassis.config import ConfigurationError
 from services.chassis.structs import from_list, from_struct, from_value
-from services.gateway.transcode import enums, times
+from services.gateway.transcode import times
 
 _FLOAT = struct.Struct("<f")
 

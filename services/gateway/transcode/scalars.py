@@ -14,7 +14,7 @@ from typing import Any
 
 from google.protobuf.descriptor import EnumDescriptor, FieldDescriptor
 
-from services.gateway.transcode import enums
+from services.chassis import enums
 from services.gateway.transcode.faults import Faults
 
 Read = Callable[[Any], Any]

@@ -39,6 +39,16 @@ def test_paths_into_lists_and_maps_are_readable(messages: ModuleType) -> None:
     assert set(_broken(request)) == {"lines[1].text", "labels.size", "copies.7"}
 
 
+def test_values_of_enums_are_named_as_callers_write_them(messages: ModuleType) -> None:
+    lines = [messages.Line(size=0), messages.Line(size=3), messages.Line(folded_to=[1, 0, 9])]
+    assert _broken(messages.BuyRequest(title="Sunday", lines=lines)) == {
+        "lines[0].size": "is required: one of full, half",
+        "lines[1].size": "must be one of full, half",
+        "lines[2].folded_to[1]": "is required: one of full, half, none_left",
+        "lines[2].folded_to[2]": "must be one of full, half, none_left",
+    }
+
+
 @pytest.mark.parametrize(
     ("fields", "path"),
     [
