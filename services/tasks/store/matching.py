@@ -11,6 +11,7 @@ from services.chassis.clock import EPOCH
 from services.chassis.ids import lowest_id_at
 from services.tasks.models.run import LIVE, RunStatus
 from services.tasks.models.run_filter import ENDED, RunFilter
+from services.tasks.store.any_case import in_any_case
 from services.tasks.store.tables import run_history, runs
 
 Condition = ColumnElement[bool]
@@ -99,9 +100,10 @@ def told(c: Columns) -> ColumnElement[str]:
 
 
 def contains(text: ColumnElement[str], sought: str, *, postgres: bool) -> Condition:
-    """Whether a text has another one in it, whatever the case; on SQLite, the case of A to Z."""
-    position = func.strpos if postgres else func.instr
-    return position(func.lower(text), func.lower(literal(sought, String))) > 0
+    """Whether a text has another one in it, whatever the case."""
+    if postgres:
+        return func.strpos(func.lower(text), func.lower(literal(sought, String))) > 0
+    return text.regexp_match(in_any_case(sought))
 
 
 def says(c: Columns, sought: str, *, postgres: bool) -> Condition:

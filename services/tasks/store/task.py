@@ -1,6 +1,5 @@
 """Tasks and the occurrences of their schedules."""
 
-import re
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
@@ -10,6 +9,7 @@ from sqlalchemy import ColumnElement, Connection, Row, Select, func, insert, or_
 
 from services.tasks.models.occurrence import Occurrence, Outcome
 from services.tasks.models.task import BackoffStrategy, Misfire, Overlap, ScheduleKind, Task, TaskStatus
+from services.tasks.store.any_case import in_any_case
 from services.tasks.store.tables import occurrences, tasks
 
 
@@ -104,23 +104,11 @@ def _conditions(filters: TaskFilters) -> list[ColumnElement[bool]]:
     if filters.created_by:
         conditions.append(tasks.c.created_by.in_(filters.created_by))
     if filters.text:
-        pattern = _in_any_case(filters.text)
+        pattern = in_any_case(filters.text)
         conditions.append(
             or_(tasks.c.title.regexp_match(pattern), tasks.c.description.regexp_match(pattern)),
         )
     return conditions
-
-
-def _in_any_case(text: str) -> str:
-    """A regular expression for the text in capitals and small letters.
-
-    LIKE and lower() of both engines know the letters of ASCII alone, PostgreSQL's in some locales more.
-    """
-    return "".join(f"[{''.join(sorted(cases))}]" if len(cases := _cases(one)) > 1 else re.escape(one) for one in text)
-
-
-def _cases(letter: str) -> set[str]:
-    return {case for case in (letter, letter.lower(), letter.upper()) if len(case) == 1}
 
 
 def _one(connection: Connection, query: Select[Any]) -> Task | None:

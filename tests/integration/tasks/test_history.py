@@ -16,6 +16,7 @@ from services.chassis.ids import id_at, new_id
 from services.tasks.models.run_filter import RunFilter
 from services.tasks.store import history, search, tables
 from tests.integration.tasks.past import add_past_runs, failed_run, listed, past_run
+from tests.integration.tasks.reporting import reporter
 from tests.integration.tasks.running import Tasks, one_engine
 
 SUCCEEDED, FAILED, SKIPPED = run_pb2.RUN_STATUS_SUCCEEDED, run_pb2.RUN_STATUS_FAILED, run_pb2.RUN_STATUS_SKIPPED
@@ -167,6 +168,17 @@ async def test_many_of_one_millisecond_are_found_in_order(tasks: Tasks) -> None:
     rows = [failed_run("all at once", id=id_at(instant)) for _ in range(40)]
     ids = sorted(await add_past_runs(tasks, rows), reverse=True)
     assert await listed(tasks, text="at once", limit=9) == ids
+
+
+async def test_a_text_is_found_in_any_case_however_far_a_run_has_come(tasks: Tasks) -> None:
+    script = reporter(tasks)
+    named = await script.report(RUNNING, task="ПРИВЕТ задача")
+    logged = await script.report(RUNNING, log_excerpt="ОШИБКА сети")
+    for _ in range(2):
+        assert await listed(tasks, text="привет Задача") == [named.id]
+        assert await listed(tasks, text="ошибка") == [logged.id]
+        for run in (named, logged):
+            await script.patch(run.id, status=SUCCEEDED)
 
 
 async def test_a_text_is_found_behind_many_others(tasks: Tasks, monkeypatch: pytest.MonkeyPatch) -> None:
