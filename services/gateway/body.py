@@ -15,8 +15,8 @@ _JSON = "application/json"
 _CHARSETS = frozenset({"", "utf-8", "utf8"})
 
 
-async def read_json(request: Request) -> object:
-    """The body as JSON; an empty one stands for `{}`.
+async def read_json(request: Request, place: str) -> object:
+    """The body as JSON; an empty one stands for `{}`. `place` is the field that it fills, empty for the whole request.
 
     Raises BodyTooLarge beyond MAX_BODY_BYTES, MediaTypeUnsupported, InvalidArgument: `BODY_NOT_JSON`, or naming a key
     that is given more than once.
@@ -28,7 +28,7 @@ async def read_json(request: Request) -> object:
     try:
         return read_text(data)
     except Faults as wrong:
-        raise InvalidArgument.of(Violation(*fault) for fault in wrong.found) from None
+        raise InvalidArgument.of(Violation(*fault) for fault in wrong.at(place)) from None
     except orjson.JSONDecodeError as error:
         raise InvalidArgument(
             f"the body is not valid JSON: {error.msg} at line {error.lineno}, column {error.colno}",

@@ -9,8 +9,9 @@ import orjson
 
 from services.gateway.transcode.faults import Fault, Faults, join
 
-# orjson makes floats of integers beyond 64 bits, which have 20 digits or more, and refuses what no float can be.
-_LONG_NUMBER = b"0" * 20
+# orjson makes floats of integers beyond 64 bits, which have 19 digits (below -2**63) or more, and refuses what no float
+# can be.
+_LONG_NUMBER = b"0" * 19
 _DIGITS_AS_ZEROS = bytes.maketrans(b"123456789", b"0" * 9)
 
 

@@ -46,6 +46,7 @@ class RequestForm:
         if fill_body is not None and method.takes_mask(binding):
             fill_body = _masked(fill_body, {name.removeprefix(f"{binding.body}.") for name in parameters})
         self._fill_body = fill_body
+        self._body_place = _body_place(binding.body)
 
     async def read(self, request: Request, values: Mapping[str, str]) -> Message:
         """The request message. Raises InvalidArgument with a violation for every fault found."""
@@ -54,7 +55,7 @@ class RequestForm:
         if self._fill_body is None:
             await refuse_body(request)
         else:
-            faults += _faults(self._fill_body, message, await read_json(request))
+            faults += _faults(self._fill_body, message, await read_json(request, self._body_place))
         if query := request.scope["query_string"]:
             faults += _faults(fill_from_query, message, query, self._from_query, self._refused)
         for name, text in values.items():
@@ -99,7 +100,7 @@ def _body_filler(descriptor: Descriptor, body: str, elsewhere: Mapping[str, str]
         fill = parsers.of_request(descriptor, refused)
     else:
         fill = parsers.of_field(descriptor.fields_by_name[body])
-    place = body.removeprefix("*")
+    place = _body_place(body)
 
     def fill_body(message: Message, value: object) -> None:
         try:
@@ -108,6 +109,11 @@ def _body_filler(descriptor: Descriptor, body: str, elsewhere: Mapping[str, str]
             raise Faults([(inner or "body", description) for inner, description in wrong.at(place)]) from None
 
     return fill_body
+
+
+def _body_place(body: str) -> str:
+    """The field that a rule's body fills; empty for the whole request."""
+    return body.removeprefix("*")
 
 
 def _masked(fill: FillBody, given_by_path: Collection[str]) -> FillBody:

@@ -203,6 +203,7 @@ async def test_a_faulty_parameter_is_named(client: httpx2.AsyncClient, query: st
         ("POST", "/plants?name=basil", b"{}", "name", "is given by the body"),
         ("POST", "/plants", b"[]", "body", "must be an object"),
         ("PATCH", "/plants/p-1", b"[]", "plant", "must be an object"),
+        ("PATCH", "/plants/p-1", b'{"name": "a", "name": "b"}', "plant.name", "is given more than once"),
         ("PATCH", "/plants/p-1", b'{"water": true}', "plant.water",
          "must be an integer from -9223372036854775808 to 9223372036854775807"),
     ],
@@ -246,6 +247,7 @@ _TWICE = "is given more than once"
     ("body", "errors"),
     [
         (b'{"notes": {"a": [18446744073709551617]}}', {"notes.a[0]": _TOO_LARGE}),
+        (b'{"notes": {"a": -9223372036854775809}}', {"notes.a": _TOO_LARGE}),
         (
             b'{"notes": {"a": -1' + b"0" * 30 + b'7, "b": 1' + b"0" * 300 + b"}}",
             dict.fromkeys(("notes.a", "notes.b"), _TOO_LARGE),
@@ -257,7 +259,7 @@ _TWICE = "is given more than once"
         ),
         (b'{"notes": {"a": "\\u003a", "a": ""}}', {"notes.a": _TWICE}),
     ],
-    ids=["65 bits", "more", "twice", "twice in disguise", "a hidden colon"],
+    ids=["65 bits", "65 bits, negative", "more", "twice", "twice in disguise", "a hidden colon"],
 )
 async def test_what_would_not_be_kept_as_it_was_sent_is_refused(
     client: httpx2.AsyncClient, garden: Garden, body: bytes, errors: dict[str, str]
