@@ -1,6 +1,6 @@
 """Why a run is not under way, and why a task has not fired: what is in the way, in the order to remove it in."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -12,12 +12,13 @@ from services.tasks.models.blocker import Blocker, Explanation, TaskExplanation
 from services.tasks.models.occurrence import Occurrence, Outcome
 from services.tasks.models.run import RunStatus
 from services.tasks.models.schedule import ScheduleFault, parse_schedule
-from services.tasks.models.task import ScheduleKind, Task, TaskStatus
+from services.tasks.models.task import Overlap, ScheduleKind, Task, TaskStatus
 from services.tasks.store import explain as store
 from services.tasks.store.history import get_run
+from services.tasks.store.statistics import latest_run
 from services.tasks.store.task import get_task, list_occurrences
 
-# A worker asks for work at least twice a minute: it waits 20 s for an answer.
+# A worker asks for work at least twice a minute: it waits a few seconds for an answer, 30 at most.
 _WORKER_IS_GONE_AFTER = timedelta(seconds=60)
 # The scheduler looks twice a second.
 _SCHEDULER_IS_LATE_AFTER = timedelta(seconds=5)
@@ -39,17 +40,23 @@ def explain_run(connection: Connection, run_id: str, clock: Clock) -> tuple[RunS
 
 
 def explain_task(connection: Connection, task_id: str, clock: Clock) -> TaskExplanation:
-    """What keeps a task's schedule from firing, and its oldest live run from going on. Raises TaskNotFound."""
-    task = get_task(connection, task_id)
+    """What keeps a task's oldest live run from going on, and its schedule from firing. Raises TaskNotFound."""
+    task, now = get_task(connection, task_id), clock.now()
     if task is None:
         raise TaskNotFound(task_id)
     live_run_id = store.oldest_live_run(connection, task_id)
     last = next(iter(list_occurrences(connection, task_id, limit=1, before=None, outcomes=())), None)
     # It may have ended just now.
     live = store.live_run(connection, live_run_id) if live_run_id else None
-    blockers = [*_schedule_blockers(task, live, clock.now()), *_last_time_blockers(task, last, live)]
-    blockers += _run_blockers(connection, live, clock.now()) if live is not None else ()
-    summary = _summary(blockers, "nothing is in the way")
+    of_run = list(_run_blockers(connection, live, now)) if live is not None else []
+    if task.status is TaskStatus.CANCELED:
+        canceled = Blocker("task_canceled", "the task is canceled, and that is final", {}, "create a new task")
+        blockers = [canceled, *of_run]
+    else:
+        of_schedule = _schedule_blockers(connection, task, now, has_run=live is not None)
+        # What has fired and waits comes before what is to fire.
+        blockers = _each_once([*of_run, *of_schedule, *_last_time_blockers(connection, task, last, now)])
+    summary = _summary(blockers, _progress(live) if live is not None else "nothing is in the way")
     return TaskExplanation(summary, blockers, task.next_fire_at, last, live_run_id)
 
 
@@ -79,7 +86,7 @@ def _reported_blockers(run: Row[Any]) -> Iterator[Blocker]:
             "reported_from_outside",
             f"the run happens outside, and was last reported as {run.reported_status}",
             {"agent_id": run.created_by, "updated_at": _text(run.updated_at)},
-            f"report its progress: PATCH /agents/tasks/{run.id}",
+            f"PATCH /agents/tasks/{run.id} with the status that it ended with",
         )
 
 
@@ -114,30 +121,35 @@ def _no_worker(connection: Connection, role: str, now: datetime) -> Blocker | No
         return None
     evidence = {"role": role, "last_seen_at": _text(seen) if seen else None}
     if role:
-        message = f"nobody asks for runs of the role {role!r}"
-        return Blocker(
-            "no_worker", message, evidence, f"start an agent that leases the role {role!r}: POST /runs:lease"
-        )
-    return Blocker("no_worker", "no worker asks for runs", evidence, "start one: python -m services.worker")
+        action = f"start an agent that leases the role {role!r}: POST /runs:lease"
+        return Blocker("no_worker", f"nobody asks for runs of the role {role!r}", evidence, action)
+    return Blocker("no_worker", "no worker asks for runs", evidence, "start a worker: python -m services.worker")
 
 
 def _key_blockers(connection: Connection, run: Row[Any]) -> Iterator[Blocker]:
     key = run.concurrency_key
     holder = store.holder_of(connection, key) if key else None
     if holder is not None:
-        until = _text(holder.lease_expires_at)
-        yield Blocker(
-            "concurrency_key_held",
-            f"run {holder.id} is under way with the concurrency key {key!r}, and holds it until {until} at least",
-            {"concurrency_key": key, "run_id": holder.id, "task": holder.task, "lease_expires_at": until},
-            f"POST /runs/{holder.id}/cancel",
-        )
+        yield _key_held(key, holder)
     elif key and run.blocked and (head := store.head_of(connection, run.role, key)):
         yield Blocker(
             "behind_same_concurrency_key",
             f"run {head} with the same concurrency key {key!r} comes first",
             {"concurrency_key": key, "run_id": head},
         )
+
+
+def _key_held(key: str, holder: Row[Any]) -> Blocker:
+    until = _text(holder.lease_expires_at)
+    evidence = {"concurrency_key": key, "run_id": holder.id, "task": holder.task, "lease_expires_at": until}
+    if holder.cancel_requested_at is not None:
+        message = (
+            f"run {holder.id} holds the concurrency key {key!r}; it was called off, and stops before its next step"
+        )
+        evidence["cancel_requested_at"] = _text(holder.cancel_requested_at)
+        return Blocker("concurrency_key_held", message, evidence)
+    message = f"run {holder.id} is under way with the concurrency key {key!r}, and holds it until {until} at least"
+    return Blocker("concurrency_key_held", message, evidence, f"POST /runs/{holder.id}/cancel")
 
 
 def _queue_blockers(connection: Connection, run: Row[Any], now: datetime) -> Iterator[Blocker]:
@@ -148,25 +160,27 @@ def _queue_blockers(connection: Connection, run: Row[Any], now: datetime) -> Ite
             "workers_busy",
             f"{shown} runs that are due earlier, and not less urgent, come first",
             {"runs_ahead": ahead, "role": run.role},
-            "start more workers",
+            f"start more agents that lease the role {run.role!r}" if run.role else "start more workers",
         )
 
 
-def _schedule_blockers(task: Task, live: Row[Any] | None, now: datetime) -> Iterator[Blocker]:
-    if task.status is TaskStatus.CANCELED:
-        yield Blocker("task_canceled", "the task is canceled, and that is final", {}, "create a new task")
+def _schedule_blockers(connection: Connection, task: Task, now: datetime, *, has_run: bool) -> Iterator[Blocker]:
+    """What keeps a task that is not canceled from making another run."""
+    unreadable = _unreadable(task)
+    if task.paused_at is not None:
+        yield _paused(task.id, task.paused_at)
+    if unreadable is not None:
+        # The scheduler takes it for one without a next time, or has still to find out.
+        yield unreadable
     elif task.status is TaskStatus.COMPLETED:
         action = f"PUT /tasks/{task.id} with a new schedule"
         yield Blocker("task_completed", "the schedule has fired for the last time", {}, action)
-    elif task.paused_at is not None:
-        # A run that waits for the same says so itself.
-        if live is None or live.paused_at is None:
-            yield _paused(task.id, task.paused_at)
-    elif task.schedule_kind is not ScheduleKind.MANUAL:
+    elif task.status is TaskStatus.ACTIVE and task.schedule_kind is not ScheduleKind.MANUAL:
         yield from _next_time_blockers(task, now)
-    elif live is None:
-        action = f"POST /tasks/{task.id}/run_now"
-        yield Blocker("no_schedule", "the task is manual: only run_now makes it run", {}, action)
+    elif task.status is TaskStatus.ACTIVE and not has_run:
+        yield from _until_run_now(
+            connection, task, "no_schedule", "the task is manual: only run_now makes it run", {}, now
+        )
 
 
 def _paused(task_id: str, paused_at: datetime) -> Blocker:
@@ -174,49 +188,96 @@ def _paused(task_id: str, paused_at: datetime) -> Blocker:
     return Blocker("task_paused", f"task {task_id} is paused", evidence, f"POST /tasks/{task_id}/resume")
 
 
+def _unreadable(task: Task) -> Blocker | None:
+    """That the schedule means nothing any more, such as one in a timezone that was abolished."""
+    try:
+        parse_schedule(task.schedule_kind, task.schedule_expr, task.timezone, task.schedule_anchor)
+    except ScheduleFault as fault:
+        return _schedule_unreadable(task, f"the schedule cannot be read: {fault}")
+    return None
+
+
+def _schedule_unreadable(task: Task, message: str) -> Blocker:
+    evidence = {"schedule_expr": task.schedule_expr, "timezone": task.timezone}
+    action = f"PUT /tasks/{task.id} with a schedule that can be read"
+    return Blocker("schedule_unreadable", message, evidence, action)
+
+
 def _next_time_blockers(task: Task, now: datetime) -> Iterator[Blocker]:
     """What an active schedule waits for."""
-    if task.next_fire_at is None:
-        yield _unreadable(task)
+    if task.next_fire_at is None or task.next_scheduled_for is None:
+        yield _schedule_unreadable(task, "the schedule has no next time")
         return
     evidence = {"next_fire_at": _text(task.next_fire_at), "next_scheduled_for": _text(task.next_scheduled_for)}
     if task.next_fire_at > now:
-        snoozed = task.next_scheduled_for is not None and task.next_scheduled_for < task.next_fire_at
+        snoozed = task.next_scheduled_for < task.next_fire_at
         when = f"{_text(task.next_fire_at)}{', for it was snoozed' if snoozed else ''}"
         yield Blocker("not_due", f"the schedule fires next at {when}", evidence)
     elif now - task.next_fire_at > _SCHEDULER_IS_LATE_AFTER:
         late = int((now - task.next_fire_at).total_seconds())
         message = f"the schedule was to fire {late} s ago, and no scheduler has looked"
-        action = "see that the tasks service runs: GET /health"
-        yield Blocker("scheduler_late", message, evidence | {"late_seconds": late}, action)
+        yield Blocker("scheduler_late", message, evidence | {"late_seconds": late}, "restart the tasks service")
 
 
-def _unreadable(task: Task) -> Blocker:
-    action = f"PUT /tasks/{task.id} with a schedule that can be read"
-    evidence = {"schedule_expr": task.schedule_expr, "timezone": task.timezone}
-    try:
-        parse_schedule(task.schedule_kind, task.schedule_expr, task.timezone, task.schedule_anchor)
-    except ScheduleFault as fault:
-        return Blocker("schedule_unreadable", f"the schedule cannot be read: {fault}", evidence, action)
-    return Blocker("schedule_unreadable", "the schedule has no next time", evidence, action)
-
-
-def _last_time_blockers(task: Task, last: Occurrence | None, live: Row[Any] | None) -> Iterator[Blocker]:
-    """Why the last time that has passed made no run."""
-    if last is None or last.outcome not in _NO_RUN or task.status is TaskStatus.CANCELED:
+def _last_time_blockers(
+    connection: Connection, task: Task, last: Occurrence | None, now: datetime
+) -> Iterator[Blocker]:
+    """Why the last time that has passed made no run, as long as none was made since and it would be so again."""
+    if last is None or last.outcome not in _NO_RUN or _has_run_since(connection, last):
         return
-    if last.outcome is Outcome.MISSED and live is not None:
-        return  # made up for
-    code, action = _NO_RUN[last.outcome]
     evidence = {"scheduled_for": _text(last.scheduled_for), "reason": last.reason, "run_id": last.run_id}
     message = f"the time {_text(last.scheduled_for)} made no run: {last.reason}"
-    yield Blocker(code, message, evidence, action.format(task.id))
+    if last.outcome is Outcome.MISSED:
+        # Whatever it was missed for: another misfire rule would only help the next one.
+        yield from _until_run_now(connection, task, "times_missed", message, evidence, now)
+    elif last.outcome is Outcome.SKIPPED_OVERLAP and task.overlap is Overlap.SKIP:
+        yield Blocker("overlap_skipped", message, evidence, f'PUT /tasks/{task.id} with {{"overlap": "queue"}}')
+    elif last.outcome is Outcome.SUPPRESSED_DUPLICATE:
+        still = _duplicate(connection, task, now)
+        action = "" if still else f"POST /tasks/{task.id}/run_now"
+        yield Blocker("duplicate_suppressed", message, (still.evidence if still else {}) | evidence, action)
+
+
+def _until_run_now(
+    connection: Connection, task: Task, code: str, message: str, evidence: dict[str, Any], now: datetime
+) -> Iterator[Blocker]:
+    """A blocker that `run_now` removes, behind what keeps that from making a run."""
+    duplicate = _duplicate(connection, task, now)
+    if duplicate is not None:
+        yield duplicate
+    yield Blocker(code, message, evidence, f"POST /tasks/{task.id}/run_now")
+
+
+def _duplicate(connection: Connection, task: Task, now: datetime) -> Blocker | None:
+    """That no run of the task is made right now, for an earlier one stands for its dedupe key. It passes by itself."""
+    key, window = task.dedupe_key, timedelta(seconds=task.dedupe_window_seconds)
+    holder = store.holder_of_dedupe_key(connection, task.created_by, key) if key and window else None
+    if holder is None or holder.created_at + window <= now:
+        return None
+    until = _text(holder.created_at + window)
+    message = f"run {holder.run_id} stands for the dedupe key {key!r} until {until}: run_now makes no other"
+    return Blocker("duplicate_suppressed", message, {"dedupe_key": key, "run_id": holder.run_id, "until": until})
+
+
+def _has_run_since(connection: Connection, last: Occurrence) -> bool:
+    """Whether the task has made a run after its last time, or together with it."""
+    newest = latest_run(connection, last.task_id)
+    return newest is not None and newest.created_at >= last.decided_at and newest.id != last.run_id
 
 
 def _progress(run: Row[Any]) -> str:
     if run.lease_token is not None:
         return f"worker {run.lease_owner} works on the run, attempt {run.attempt}, until {_text(run.lease_expires_at)}"
     return "the run is about to be leased"
+
+
+def _each_once(blockers: Iterable[Blocker]) -> list[Blocker]:
+    """A task that is paused says so, and so does its run."""
+    told: list[Blocker] = []
+    for blocker in blockers:
+        if blocker not in told:
+            told.append(blocker)
+    return told
 
 
 def _summary(blockers: list[Blocker], nothing: str) -> str:
@@ -233,9 +294,4 @@ _ENDED = {
     RunStatus.SKIPPED: "been skipped",
     RunStatus.CANCELED: "been canceled",
 }
-_NO_RUN = {
-    Outcome.SUPPRESSED_DUPLICATE: ("duplicate_suppressed", "PUT /tasks/{} with a shorter dedupe_window_seconds"),
-    Outcome.SKIPPED_OVERLAP: ("overlap_skipped", "PUT /tasks/{} with overlap queue"),
-    # Whatever it was missed for: another misfire rule would only help the next one.
-    Outcome.MISSED: ("times_missed", "POST /tasks/{}/run_now"),
-}
+_NO_RUN = (Outcome.SUPPRESSED_DUPLICATE, Outcome.SKIPPED_OVERLAP, Outcome.MISSED)

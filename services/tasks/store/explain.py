@@ -3,10 +3,10 @@
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, func, select
+from sqlalchemy import Connection, Row, func, or_, select
 
 from services.tasks.store.line import HAS_KEY
-from services.tasks.store.tables import runs, workers
+from services.tasks.store.tables import dedupe_keys, runs, workers
 
 
 def live_run(connection: Connection, run_id: str) -> Row[Any] | None:
@@ -39,7 +39,7 @@ def is_served(connection: Connection, role: str, now: datetime) -> bool:
 def holder_of(connection: Connection, concurrency_key: str) -> Row[Any] | None:
     """The run that is under way with this key."""
     return connection.execute(
-        select(runs.c.id, runs.c.task, runs.c.lease_expires_at).where(
+        select(runs.c.id, runs.c.task, runs.c.lease_expires_at, runs.c.cancel_requested_at).where(
             runs.c.concurrency_key == concurrency_key, runs.c.lease_token.is_not(None), HAS_KEY
         )
     ).one_or_none()
@@ -55,6 +55,15 @@ def head_of(connection: Connection, role: str, concurrency_key: str) -> str | No
     return head
 
 
+def holder_of_dedupe_key(connection: Connection, created_by: str, dedupe_key: str) -> Row[Any] | None:
+    """The run that took an owner's dedupe key last, and when."""
+    return connection.execute(
+        select(dedupe_keys.c.run_id, dedupe_keys.c.created_at).where(
+            dedupe_keys.c.created_by == created_by, dedupe_keys.c.dedupe_key == dedupe_key
+        )
+    ).one_or_none()
+
+
 def count_ahead(connection: Connection, run: Row[Any], now: datetime, *, at_most: int) -> int:
     """How many runs of the same role are due and at least as urgent by priority, counted up to `at_most`."""
     ahead = (
@@ -67,7 +76,8 @@ def count_ahead(connection: Connection, run: Row[Any], now: datetime, *, at_most
             ~runs.c.blocked,
             runs.c.priority <= run.priority,
             runs.c.due_at <= min(run.due_at, now),
-            runs.c.id != run.id,
+            # Of two that are equal in both the older one comes first.
+            or_(runs.c.priority < run.priority, runs.c.due_at < run.due_at, runs.c.id < run.id),
         )
         .limit(at_most)
         .subquery()

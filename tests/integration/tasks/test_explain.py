@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from baton.tasks.v1 import run_pb2, task_pb2
-from baton.tasks.v1.run_service_pb2 import CancelRunRequest, ExplainRunRequest
+from baton.tasks.v1.run_service_pb2 import CancelRunRequest, CreateRunsRequest, ExplainRunRequest, NewRun
 from baton.tasks.v1.task_service_pb2 import (
     CancelTaskRequest,
     ExplainTaskRequest,
@@ -16,14 +16,14 @@ from baton.tasks.v1.task_service_pb2 import (
 )
 from baton.tasks.v1.work_service_pb2 import RunFailed, RunReport
 
+from services.chassis.clock import instant_text
 from services.chassis.errors import NotFound
 from services.chassis.ids import new_id
 from services.chassis.structs import from_struct
-from services.chassis.timestamps import from_timestamp
+from services.chassis.timestamps import from_timestamp, to_timestamp
+from tests.integration.tasks.explaining import DAILY, abolish_zone, miss
 from tests.integration.tasks.running import Tasks
 from tests.integration.tasks.work import failure
-
-DAILY = {"schedule_kind": task_pb2.SCHEDULE_KIND_CRON, "schedule_expr": "0 9 * * *"}
 
 
 async def _run(tasks: Tasks, run_id: str) -> tuple[list[Any], str]:
@@ -218,6 +218,97 @@ async def test_a_paused_task_with_a_queued_run_says_so_once(tasks: Tasks) -> Non
     assert _codes((await _task(tasks, task.id)).blockers) == ["task_paused"]
 
 
+async def test_a_paused_task_whose_run_is_under_way_says_so(tasks: Tasks) -> None:
+    task = await tasks.create()
+    await tasks.run_now(task.id)
+    await _lease(tasks)
+    await tasks.tasks.PauseTask(PauseTaskRequest(task_id=task.id))
+    assert _codes((await _task(tasks, task.id)).blockers) == ["task_paused"]
+
+
+async def test_a_manual_task_whose_run_is_not_due_waits_for_that_and_for_nothing_else(tasks: Tasks) -> None:
+    task = await tasks.create()
+    await _lease(tasks)
+    due_at = to_timestamp(tasks.clock.now() + timedelta(hours=1))
+    await tasks.runs.CreateRuns(CreateRunsRequest(runs=[NewRun(task_id=task.id, due_at=due_at)]))
+    (blocker,) = (await _task(tasks, task.id)).blockers
+    assert (blocker.code, blocker.action) == ("not_due", "")
+
+
+async def test_a_task_whose_run_is_under_way_says_how_far_it_is(tasks: Tasks) -> None:
+    task = await tasks.create()
+    await tasks.run_now(task.id)
+    await _lease(tasks)
+    explained = await _task(tasks, task.id)
+    assert (list(explained.blockers), "attempt 1" in explained.summary) == ([], True)
+
+
+async def test_what_waits_comes_before_what_is_to_fire(tasks: Tasks) -> None:
+    task = await tasks.create(**DAILY)
+    await tasks.run_now(task.id)
+    assert _codes((await _task(tasks, task.id)).blockers) == ["no_worker", "not_due"]
+
+
+async def test_a_schedule_that_became_unreadable_says_so_before_and_after_it_was_to_fire(tasks: Tasks) -> None:
+    task = await tasks.create(**DAILY)
+    await abolish_zone(tasks, task.id)
+    assert _codes((await _task(tasks, task.id)).blockers) == ["schedule_unreadable"]
+    tasks.clock.advance(days=1)
+    await tasks.service.scheduler.step()
+    (unreadable, missed) = (await _task(tasks, task.id)).blockers
+    assert (unreadable.code, missed.code) == ("schedule_unreadable", "times_missed")
+    assert from_struct(unreadable.evidence)["timezone"] == "Europe/Atlantis"
+
+
+async def test_a_time_that_was_missed_is_not_made_up_for_by_an_older_run(tasks: Tasks) -> None:
+    task = await tasks.create(**DAILY)
+    await _lease(tasks)
+    await tasks.run_now(task.id)
+    await miss(tasks, task)
+    await _lease(tasks)
+    assert _codes((await _task(tasks, task.id)).blockers) == ["not_due", "times_missed"]
+
+
+async def test_a_time_that_was_made_up_for_stays_so_when_the_run_has_ended(tasks: Tasks) -> None:
+    task = await tasks.create(**DAILY)
+    await miss(tasks, task)
+    await tasks.run_now(task.id)
+    (leased,) = await _lease(tasks)
+    await tasks.finish(leased.lease)
+    assert _codes((await _task(tasks, task.id)).blockers) == ["not_due"]
+
+
+async def test_a_key_whose_holder_was_called_off_is_waited_for(tasks: Tasks) -> None:
+    task = await tasks.create(concurrency_key="printer")
+    holder, waiting = [await tasks.run_now(task.id) for _ in range(2)]
+    await _lease(tasks)
+    await tasks.runs.CancelRun(CancelRunRequest(run_id=holder))
+    (blocker,), _ = await _run(tasks, waiting)
+    assert (blocker.code, blocker.action) == ("concurrency_key_held", "")
+    assert "was called off" in blocker.message
+
+
+async def test_what_would_keep_run_now_from_making_a_run_comes_before_it(tasks: Tasks) -> None:
+    task = await tasks.create(dedupe_key="report", dedupe_window_seconds=600)
+    await tasks.run_now(task.id)
+    (leased,) = await _lease(tasks)
+    await tasks.finish(leased.lease)
+    tasks.clock.advance(seconds=60)
+    duplicate, manual = (await _task(tasks, task.id)).blockers
+    assert (duplicate.code, manual.code) == ("duplicate_suppressed", "no_schedule")
+    assert duplicate.action == "", "it passes by itself"
+    tasks.clock.advance(seconds=540)
+    assert _codes((await _task(tasks, task.id)).blockers) == ["no_schedule"], "the window is over"
+
+
+async def test_of_runs_that_are_equal_the_older_one_comes_first(tasks: Tasks) -> None:
+    await _lease(tasks)
+    task = await tasks.create()
+    runs = [await tasks.run_now(task.id) for _ in range(3)]
+    ahead = [[from_struct(blocker.evidence)["runs_ahead"] for blocker in (await _run(tasks, run))[0]] for run in runs]
+    assert ahead == [[], [1], [2]]
+
+
 async def test_a_time_that_was_missed_is_made_up_for_by_hand(tasks: Tasks) -> None:
     long_ago = (tasks.clock.now() - timedelta(days=1)).isoformat()
     task = await tasks.create(
@@ -238,10 +329,9 @@ async def test_a_schedule_that_is_over_says_so_and_what_to_do(tasks: Tasks) -> N
     task = await tasks.create(**once)
     await tasks.service.scheduler.step()
     explained = await _task(tasks, task.id)
-    assert _codes(explained.blockers)[0] == "task_completed"
+    assert _codes(explained.blockers) == ["no_worker", "task_completed"], "what its run waits for comes first"
     assert explained.last_occurrence.outcome == task_pb2.OCCURRENCE_OUTCOME_RAN
     assert explained.live_run_id == explained.last_occurrence.run_id
-    assert _codes(explained.blockers)[1:] == ["no_worker"], "what its run waits for is told as well"
 
 
 async def test_a_schedule_that_nobody_looks_at_is_late(tasks: Tasks) -> None:
@@ -273,7 +363,9 @@ async def test_a_suppressed_time_names_the_run_that_stands_for_it(tasks: Tasks) 
     (suppressed,) = [
         blocker for blocker in (await _task(tasks, task.id)).blockers if blocker.code == "duplicate_suppressed"
     ]
-    assert from_struct(suppressed.evidence)["run_id"] == response.details.run_id
+    evidence = from_struct(suppressed.evidence)
+    assert (evidence["run_id"], suppressed.action) == (response.details.run_id, "")
+    assert evidence["until"] == instant_text(tasks.clock.now() + timedelta(seconds=540))
 
 
 async def test_what_does_not_exist_is_not_found(tasks: Tasks) -> None:
