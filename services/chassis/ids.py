@@ -31,11 +31,19 @@ def id_at(instant: datetime) -> str:
 
 
 def lowest_id_at(instant: datetime) -> str:
-    """The bound of the ids from the instant on: `id >= lowest_id_at(since)`, `id < lowest_id_at(until)`.
+    """The bound of the ids from the instant's millisecond on, the one that it falls in.
 
-    What all ids know are whole milliseconds, so a bound within one is that of the millisecond it falls in.
+    Milliseconds are what all ids know. Of those within one, only the ids of `id_at` know more.
     """
     return _uuid7(_since_epoch(instant) // 1000, 0, 0)
+
+
+def lowest_id_after(instant: datetime) -> str:
+    """The bound of the ids whose whole millisecond is of the instant or later.
+
+    It is that of `lowest_id_at` when the instant is a whole millisecond, else that of the next one.
+    """
+    return _uuid7(-(-_since_epoch(instant) // 1000), 0, 0)
 
 
 def stored_id(text: str) -> str:

@@ -58,7 +58,9 @@ def count_runs(connection: Connection, wanted: RunFilter, *, at_most: int) -> in
     if wanted.live:
         sides.append(select(runs.c.id).where(*matching.live(wanted), *reach.conditions(runs.c)))
     if wanted.ended:
-        sides.append(select(run_history.c.id).where(*matching.ended(wanted), *reach.conditions(run_history.c)))
+        leading = None if is_postgres(connection) else pages.leading(connection, wanted, reach)
+        ended = matching.ended(wanted, leading=leading and leading.column)
+        sides.append(select(run_history.c.id).where(*ended, *reach.conditions(run_history.c)))
     if not sides:
         return 0
     counted = union_all(*(select(side.limit(at_most).subquery()) for side in sides)).limit(at_most).subquery()
@@ -70,8 +72,7 @@ def all_runs(connection: Connection, wanted: RunFilter) -> Any:
     reach, sides = matching.span(wanted), []
     if wanted.live:
         live = _live([]).where(*matching.live(wanted), *reach.conditions(runs.c))
-        text = matching.says(runs.c, wanted.text, postgres=is_postgres(connection))
-        sides.append(live.where(text) if wanted.text else live)
+        sides.append(live.where(matching.says(runs.c, wanted.text)) if wanted.text else live)
     if wanted.ended or not sides:
         ended = _finished([]).where(*matching.ended(wanted), *reach.conditions(run_history.c))
         sides.append(ended.where(search.condition(connection, wanted.text)) if wanted.text else ended)

@@ -1,14 +1,14 @@
 """What a filter means in SQL: conditions on live and on finished runs, and the range of ids that times stand for."""
 
 from datetime import datetime, timedelta
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, String, and_, case, cast, func, literal, literal_column, or_
+from sqlalchemy import ColumnElement, String, and_, case, cast, func, literal, literal_column, or_, true
 from sqlalchemy.sql import ColumnCollection
 
 from services.chassis.clock import EPOCH
-from services.chassis.ids import lowest_id_at
+from services.chassis.ids import lowest_id_after, lowest_id_at
 from services.tasks.models.run import LIVE, RunStatus
 from services.tasks.models.run_filter import ENDED, RunFilter
 from services.tasks.store.any_case import in_any_case
@@ -35,10 +35,15 @@ live_status = cast(
 
 
 class Span(NamedTuple):
-    """The ids from `lowest` on and below `bound`; None is no limit."""
+    """The ids from `lowest` on and below `bound`, of runs from `since` on and before `until`; None is no limit.
+
+    The ids are a range of an index, of whole milliseconds. Within the first and the last one, times decide.
+    """
 
     lowest: str | None = None
     bound: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
 
     def conditions(self, c: Columns) -> list[Condition]:
         found: list[Condition] = []
@@ -46,15 +51,28 @@ class Span(NamedTuple):
             found.append(c.id >= literal(self.lowest, c.id.type))
         if self.bound is not None:
             found.append(c.id < literal(self.bound, c.id.type))
+        if _is_within_millisecond(self.since):
+            found.append(or_(c.id >= literal(lowest_id_after(self.since), c.id.type), _time(c) >= self.since))
+        if _is_within_millisecond(self.until):
+            found.append(or_(c.id < literal(lowest_id_at(self.until), c.id.type), _time(c) < self.until))
         return found
+
+
+def _is_within_millisecond(instant: datetime | None) -> TypeGuard[datetime]:
+    return instant is not None and lowest_id_at(instant) != lowest_id_after(instant)
+
+
+def _time(c: Columns) -> ColumnElement[datetime]:
+    """The time that a run's id is of."""
+    return case((c.reported, c.started_at), else_=c.created_at)
 
 
 def span(wanted: RunFilter, before_id: str | None = None) -> Span:
     """The ids of the filter's times, below `before_id`."""
     lowest = None if wanted.since is None else lowest_id_at(wanted.since)
-    bounds = [] if wanted.until is None else [lowest_id_at(wanted.until)]
+    bounds = [] if wanted.until is None else [lowest_id_after(wanted.until)]
     bounds += [] if before_id is None else [before_id.lower()]
-    return Span(lowest, min(bounds, default=None))
+    return Span(lowest, min(bounds, default=None), wanted.since, wanted.until)
 
 
 def instant_of(run_id: str) -> datetime:
@@ -62,10 +80,15 @@ def instant_of(run_id: str) -> datetime:
     return EPOCH + (UUID(run_id).int >> _BELOW_MILLISECONDS) * timedelta(milliseconds=1)
 
 
-def values(wanted: RunFilter, c: Columns, *, without: str | None = None) -> list[Condition]:
-    """That each column but one has one of the values that the filter lists for it."""
+def values(wanted: RunFilter, c: Columns, *, without: str | None = None, leading: str | None = None) -> list[Condition]:
+    """That each column but one has one of the values that the filter lists for it.
+
+    With a `leading` column, no index of another is used: databases know the truth of a comparison, in these words, but
+    not that an index has it.
+    """
     lists = {column: getattr(wanted, name) for column, name in VALUES.items() if column != without}
-    found = [c[column].in_(list(wanted_values)) for column, wanted_values in lists.items() if wanted_values]
+    inside = {column: c[column].in_(list(wanted_values)) for column, wanted_values in lists.items() if wanted_values}
+    found = [one if leading in (None, column) else one.is_(true()) for column, one in inside.items()]
     if wanted.batch_ids and "" not in wanted.batch_ids:
         found.append(c.batch_id != _NOTHING)  # in the words of the indexes of batches, which know no other runs
     return found
@@ -79,9 +102,9 @@ def live(wanted: RunFilter) -> list[Condition]:
     return found
 
 
-def ended(wanted: RunFilter, c: Columns = run_history.c, *, without: str | None = None) -> list[Condition]:
+def ended(wanted: RunFilter, c: Columns = run_history.c, *, leading: str | None = None) -> list[Condition]:
     """What finished runs must be like, but for times and text."""
-    found = values(wanted, c, without=without)
+    found = values(wanted, c, leading=leading)
     if wanted.ended != ENDED:
         found.append(c.status.in_([status.value for status in wanted.ended]))
     return found
@@ -99,15 +122,12 @@ def told(c: Columns) -> ColumnElement[str]:
     return log.op("||")(literal_column("chr(10)")).op("||")(func.coalesce(message, _NOTHING))
 
 
-def contains(text: ColumnElement[str], sought: str, *, postgres: bool) -> Condition:
+def contains(text: ColumnElement[str], sought: str) -> Condition:
     """Whether a text has another one in it, whatever the case."""
-    if postgres:
-        return func.strpos(func.lower(text), func.lower(literal(sought, String))) > 0
     return text.regexp_match(in_any_case(sought))
 
 
-def says(c: Columns, sought: str, *, postgres: bool) -> Condition:
+def says(c: Columns, sought: str) -> Condition:
     """Whether a run has the text in any of its texts: for few runs, as it reads each."""
     log, message = c.log_excerpt, func.coalesce(c.error["message"].as_string(), "")
-    inside = [contains(text, sought, postgres=postgres) for text in (log, message)]
-    return or_(contains(c.task, sought, postgres=postgres), and_(tells(c), or_(*inside)))
+    return or_(contains(c.task, sought), and_(tells(c), or_(contains(log, sought), contains(message, sought))))

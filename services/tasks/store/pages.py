@@ -5,10 +5,23 @@ value and status the newest runs are a range that is read from its end; a page i
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Select, String, desc, select, text, true, union_all
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Select,
+    String,
+    Subquery,
+    desc,
+    func,
+    select,
+    text,
+    true,
+    union_all,
+)
 
 from services.chassis.ids import lowest_id_at, new_id
 from services.tasks.models.run import LIVE, RunStatus
@@ -20,8 +33,13 @@ from services.tasks.store.tables import run_history, runs
 _STATUS = String(16)
 _h = run_history.c
 # It is told of no value how common it is. It must not take one for rare, and read and sort all of its runs.
-_in_order = text("SELECT set_config('enable_seqscan', 'off', true), set_config('enable_sort', 'off', true)")
+_in_order = text(
+    "SELECT set_config('enable_seqscan', 'off', true), set_config('enable_sort', 'off', true), "
+    "set_config('enable_incremental_sort', 'off', true)"
+)
 _WINDOWS = (timedelta(days=31), timedelta(days=155))
+# Fewer than these are read whole and sorted, without planning by what PostgreSQL guesses of a value.
+_FEW = 1000
 
 
 def newest_ids(
@@ -50,9 +68,9 @@ def windows(reach: Span) -> Iterator[Span]:
         start = lowest_id_at(instant_of(min(bound or now, now)) - length)
         if start <= (reach.lowest or ""):
             break
-        yield Span(start, bound)
+        yield reach._replace(lowest=start, bound=bound)
         bound = start
-    yield Span(reach.lowest, bound)
+    yield reach._replace(bound=bound)
 
 
 def _newest_within(connection: Connection, wanted: RunFilter, reach: Span, limit: int) -> list[str]:
@@ -87,7 +105,10 @@ def _live(wanted: RunFilter, reach: Span, limit: int) -> list[Select[Any]]:
 
 
 def _ended(connection: Connection, wanted: RunFilter, reach: Span, limit: int) -> tuple[Select[Any], dict[str, Any]]:
-    driver = _driver(wanted)
+    lead = leading(connection, wanted, reach)
+    if lead is not None and lead.has_few:
+        return _of_few(wanted, lead.column, reach, limit, batch.is_postgres(connection)), {}
+    driver = lead and lead.column
     if driver is None and wanted.ended == ENDED:
         query = select(_h.id).where(*matching.values(wanted, run_history.c), *reach.conditions(_h))
         return query.order_by(_h.id.desc()).limit(limit), {}
@@ -96,14 +117,22 @@ def _ended(connection: Connection, wanted: RunFilter, reach: Span, limit: int) -
     postgres = batch.is_postgres(connection)
     pair = batch.given(columns, postgres)
     newest = select(_h.id).where(
-        *matching.values(wanted, _h, without=driver),
+        *matching.values(wanted, _h, without=driver, leading=driver),
         *reach.conditions(_h),
         _h.status == pair.c.status,
     )
     if driver:
         newest = newest.where(_h[driver] == pair.c.value)
-    newest = newest.order_by(_h.id.desc()).limit(limit)
+    newest = newest.order_by(_h.id.desc(), *_tail(driver)).limit(limit)
     return _of_each(pair, newest, postgres), batch.rows(connection, columns, pairs)
+
+
+def _tail(driver: str | None) -> list[ColumnElement[Any]]:
+    """What stands behind the id in a column's index, and decides nothing: so no other index is in the order.
+
+    PostgreSQL would take the one of all ids when it guesses that most of them are hits.
+    """
+    return [] if driver == "batch_id" else [_h.duration_ms.desc()]
 
 
 def _of_each(pair: Any, newest: Select[Any], postgres: bool) -> Select[Any]:
@@ -114,14 +143,44 @@ def _of_each(pair: Any, newest: Select[Any], postgres: bool) -> Select[Any]:
     return select(found.c.id).select_from(pair.join(found, found.c.id.in_(newest.correlate(pair))))
 
 
-def _driver(wanted: RunFilter) -> str | None:
-    """The column that is filtered by and has the fewest runs of one value, usually."""
-    for column, name in matching.VALUES.items():
-        values = getattr(wanted, name)
-        # The runs of no batch are no range of the index of batches.
-        if values and not (column == "batch_id" and "" in values):
-            return column
-    return None
+class Lead(NamedTuple):
+    """A column that is filtered by, and whether finished runs of what is sought in it are known to be few."""
+
+    column: str
+    has_few: bool
+
+
+def leading(connection: Connection, wanted: RunFilter, reach: Span) -> Lead | None:
+    """The column that is filtered by and has the fewest finished runs, as far as they are counted; None for none.
+
+    Of those that have many, it is the one with the fewest values, and then the one that usually has the fewest runs of
+    one value. The runs of no batch are no range of the index of batches.
+    """
+    lists = {column: getattr(wanted, name) for column, name in matching.VALUES.items()}
+    columns = [column for column, values in lists.items() if values and not (column == "batch_id" and "" in values)]
+    if len(columns) < 2:
+        return Lead(columns[0], has_few=False) if columns else None
+    postgres = batch.is_postgres(connection)
+    some = {column: _some(_h.id, wanted=wanted, column=column, reach=reach, postgres=postgres) for column in columns}
+    counts = (select(func.count()).select_from(found).scalar_subquery().label(column) for column, found in some.items())
+    counted = connection.execute(select(*counts)).one()._mapping
+    column = min(columns, key=lambda column: (counted[column], len(lists[column])))
+    return Lead(column, counted[column] < _FEW)
+
+
+def _of_few(wanted: RunFilter, column: str, reach: Span, limit: int, postgres: bool) -> Select[Any]:
+    c = _some(*_h, wanted=wanted, column=column, reach=reach, postgres=postgres).c
+    query = select(c.id).where(*matching.values(wanted, c, without=column), *reach.conditions(c))
+    return query.order_by(c.id.desc()).limit(limit)
+
+
+def _some(*read: Any, wanted: RunFilter, column: str, reach: Span, postgres: bool) -> Subquery:
+    """Up to `_FEW` finished runs of what is sought in one column, found by its index."""
+    only: dict[str, Any] = {name: () for name in matching.VALUES.values() if name != matching.VALUES[column]}
+    of_these = matching.ended(replace(wanted, **only))
+    some = select(*read).where(*of_these, *Span(reach.lowest, reach.bound).conditions(_h)).limit(_FEW)
+    # PostgreSQL is shown the order of that index, and of no other.
+    return (some.order_by(_h[column], _h.status, _h.id) if postgres else some).subquery()
 
 
 def _values(wanted: RunFilter, driver: str | None) -> list[str]:

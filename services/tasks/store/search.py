@@ -46,7 +46,7 @@ def newest_ids(
 
 def names_with(connection: Connection, sought: str, limit: int | None = None) -> list[str]:
     """The names of runs that have the text in them."""
-    inside = matching.contains(run_names.c.task, sought, postgres=is_postgres(connection))
+    inside = matching.contains(run_names.c.task, sought)
     return list(connection.execute(select(run_names.c.task).where(inside).limit(limit)).scalars())
 
 
@@ -62,7 +62,7 @@ def condition(connection: Connection, sought: str) -> Condition:
 def _live_ids(connection: Connection, wanted: RunFilter, reach: Span, limit: int) -> list[str]:
     if not wanted.live:
         return []
-    says = matching.says(runs.c, wanted.text, postgres=is_postgres(connection))
+    says = matching.says(runs.c, wanted.text)
     query = select(runs.c.id).where(*matching.live(wanted), *reach.conditions(runs.c), says)
     return list(connection.execute(query.order_by(runs.c.id.desc()).limit(limit)).scalars())
 
@@ -70,7 +70,7 @@ def _live_ids(connection: Connection, wanted: RunFilter, reach: Span, limit: int
 def _named_ids(connection: Connection, wanted: RunFilter, reach: Span, limit: int) -> list[str]:
     names = names_with(connection, wanted.text, _MAX_NAMES + 1)
     if len(names) > _MAX_NAMES:
-        inside = matching.contains(_h.task, wanted.text, postgres=is_postgres(connection))
+        inside = matching.contains(_h.task, wanted.text)
         query = select(_h.id).where(*matching.ended(wanted), *reach.conditions(_h), inside)
         return list(connection.execute(query.order_by(_h.id.desc()).limit(limit)).scalars())
     chosen = tuple(name for name in names if not wanted.tasks or name in wanted.tasks)
@@ -98,7 +98,7 @@ def _hits_among_newest(wanted: RunFilter, span: Span) -> Select[Any]:
     """The newest runs that tell anything, and whether each is a hit."""
     newest = select(run_history).where(matching.tells(_h), *span.conditions(_h))
     told = newest.order_by(_h.id.desc()).limit(_LOOKED_THROUGH).subquery()
-    text = matching.contains(matching.told(told.c), wanted.text, postgres=True)
+    text = matching.contains(matching.told(told.c), wanted.text)
     return select(told.c.id, and_(text, *matching.ended(wanted, told.c))).order_by(told.c.id.desc())
 
 
@@ -117,7 +117,7 @@ def _has_trigrams(sought: str) -> Condition:
 
 
 def _is_told(sought: str) -> Condition:
-    return matching.contains(matching.told(_h), sought, postgres=True)
+    return matching.contains(matching.told(_h), sought)
 
 
 def _told_on_sqlite(connection: Connection, wanted: RunFilter, reach: Span, limit: int) -> list[str]:

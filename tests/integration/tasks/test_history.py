@@ -102,6 +102,41 @@ async def test_times_are_those_of_the_ids(tasks: Tasks) -> None:
     assert await listed(tasks, since=until, until=since) == []
 
 
+async def test_times_within_a_millisecond_are_those_that_the_runs_tell(tasks: Tasks) -> None:
+    start = datetime(2026, 5, 1, 10, tzinfo=UTC)
+    instants = [start + timedelta(microseconds=number) for number in (100, 500, 900, 1000)]
+    reported = [past_run(id=id_at(at), reported=True, started_at=at) for at in instants]
+    # The ids of these know the millisecond alone.
+    own = [
+        past_run(id=id_at(start + timedelta(microseconds=at.microsecond // 1000 * 1000)), created_at=at)
+        for at in instants
+    ]
+    await add_past_runs(tasks, [*reported, *own])
+    times = {row["id"]: row["started_at"] for row in reported} | {row["id"]: row["created_at"] for row in own}
+    at_once = await reporter(tasks).report(RUNNING, started_at=instants[1])
+    times[at_once.id] = instants[1]
+
+    for microseconds in (0, 99, 100, 101, 500, 501, 900, 999, 1000, 1001):
+        instant = start + timedelta(microseconds=microseconds)
+        late, early = (
+            [of for of in sorted(times, reverse=True) if (times[of] >= instant) is is_late] for is_late in (True, False)
+        )
+        for filters, expected in (({"since": timestamp(instant)}, late), ({"until": timestamp(instant)}, early)):
+            assert await listed(tasks, limit=3, **filters) == expected
+            assert (await tasks.runs.ListRuns(ListRunsRequest(**filters))).total == len(expected)
+            assert await listed(tasks, **filters, task=["a task"]) == [of for of in expected if of != at_once.id]
+
+
+async def test_a_text_is_found_within_a_millisecond(tasks: Tasks) -> None:
+    instants = [datetime(2026, 5, 1, 10, 0, 0, microseconds, tzinfo=UTC) for microseconds in (100, 500, 900)]
+    rows = [failed_run("needle", id=id_at(at), reported=True, started_at=at) for at in instants]
+    ids = await add_past_runs(tasks, [*rows, failed_run("needle", id=id_at(instants[1]), created_at=instants[1])])
+    since, until = timestamp(instants[1]), timestamp(instants[2])
+    assert set(await listed(tasks, text="needle", since=since)) == set(ids[1:])
+    assert set(await listed(tasks, text="needle", until=until)) == {ids[0], ids[1], ids[3]}
+    assert set(await listed(tasks, text="needle", since=since, until=until)) == {ids[1], ids[3]}
+
+
 @one_engine
 @pytest.mark.parametrize(("name", "other"), [("since", "start_time"), ("until", "end_time")])
 async def test_two_names_of_one_time_must_agree(tasks: Tasks, name: str, other: str) -> None:
@@ -178,6 +213,20 @@ async def test_a_text_is_found_in_any_case_however_far_a_run_has_come(tasks: Tas
         assert await listed(tasks, text="привет Задача") == [named.id]
         assert await listed(tasks, text="ошибка") == [logged.id]
         for run in (named, logged):
+            await script.patch(run.id, status=SUCCEEDED)
+
+
+async def test_a_letter_without_another_form_of_its_own_is_found_as_it_is_written(tasks: Tasks) -> None:
+    script = reporter(tasks)
+    dotted = await script.report(RUNNING, log_excerpt="İstanbul")
+    dotless = await script.report(RUNNING, log_excerpt="d\u0131\u015f")
+    plain = await script.report(RUNNING, log_excerpt="istanbul, DIŞ")
+    for _ in range(2):
+        assert await listed(tasks, text="İSTANBUL") == [dotted.id]
+        assert await listed(tasks, text="ISTANBUL") == [plain.id]
+        assert await listed(tasks, text="D\u0131\u015e") == [dotless.id]
+        assert await listed(tasks, text="di\u015f") == [plain.id]
+        for run in (dotted, dotless, plain):
             await script.patch(run.id, status=SUCCEEDED)
 
 

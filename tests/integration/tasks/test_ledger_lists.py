@@ -73,6 +73,10 @@ async def test_microseconds_count(tasks: Tasks, script: Somebody) -> None:
     starts = [DAY + timedelta(microseconds=number) for number in (0, 1, 499, 500, 998, 999, 1000, 1001)]
     await add_runs(tasks, starts)
     assert [run.started_at.ToDatetime(UTC) for run in await script.listed()] == starts[::-1]
+    for number, start in enumerate(starts):
+        (page,) = await script.pages(since=start.isoformat())
+        assert [run.started_at.ToDatetime(UTC) for run in page] == [*starts[:number:-1], start]
+        assert (await script.csv(since=start.isoformat())).count("\r\n") == len(page) + 1
 
 
 async def test_runs_that_are_reported_late_are_where_they_began(script: Somebody) -> None:

@@ -62,6 +62,8 @@ async def test_tasks_are_found_by_their_owner(tasks: Tasks) -> None:
         ("\\", {"back\\slash ^$(|)+?{}#~&-"}),
         ("^$(|)+?{}#~&-", {"back\\slash ^$(|)+?{}#~&-"}),
         ("straße", {"straße"}),
+        ("İZMIR", {"İzmir"}),
+        ("izmir", set()),
         ("line\nbreak", {"line"}),
         ("nowhere", set()),
     ],
@@ -69,7 +71,7 @@ async def test_tasks_are_found_by_their_owner(tasks: Tasks) -> None:
 async def test_tasks_are_found_by_their_text(tasks: Tasks, text: str, found: set[str]) -> None:
     for title, description in (
         ("Morning Briefing", ""), ("other", "a briefing, too"), ("CHIȘINĂU", ""), ("100% [done]_*.", ""),
-        ("back\\slash ^$(|)+?{}#~&-", ""), ("straße", ""), ("line", "a line\nbreak"),
+        ("back\\slash ^$(|)+?{}#~&-", ""), ("straße", ""), ("İzmir", ""), ("line", "a line\nbreak"),
     ):  # fmt: skip
         await tasks.create(title=title, description=description)
     assert await titles(tasks, text=text) == found

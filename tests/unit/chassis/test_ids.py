@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from services.chassis.ids import id_at, lowest_id_at, new_id
+from services.chassis.ids import id_at, lowest_id_after, lowest_id_at, new_id
 
 AT = datetime(2026, 3, 1, 2, 30, 0, 123456, tzinfo=UTC)
 
@@ -46,7 +46,14 @@ def test_the_lowest_id_bounds_those_of_its_millisecond_on() -> None:
     assert before <= made < lowest_id_at(datetime.now(UTC) + timedelta(milliseconds=1))
 
 
+def test_the_lowest_id_after_bounds_those_of_whole_milliseconds_from_an_instant_on() -> None:
+    bound = lowest_id_after(AT)
+    assert id_at(AT.replace(microsecond=123999)) < bound <= id_at(AT.replace(microsecond=124000))
+    whole = AT.replace(microsecond=123000)
+    assert lowest_id_after(whole) == lowest_id_at(whole) == lowest_id_at(AT)
+
+
 @pytest.mark.parametrize("instant", [datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)])
 def test_every_instant_has_an_id(instant: datetime) -> None:
     assert uuid.UUID(id_at(instant)).version == uuid.UUID(lowest_id_at(instant)).version == 7
-    assert (instant.year == 1) == (lowest_id_at(instant) < lowest_id_at(AT))
+    assert (instant.year == 1) == (lowest_id_at(instant) < lowest_id_at(AT)) == (lowest_id_after(instant) < id_at(AT))
