@@ -53,6 +53,15 @@ class Executor:
                 _log.exception("run_abandoned", extra={"run_id": held.lease.run_id})
                 spans.mark_failed(span, "internal")
 
+    async def give_back(self, leased: work_service_pb2.LeasedRun, held: HeldRun) -> None:
+        """Gives back a run that came too late to be begun."""
+        held.end()
+        released = work_service_pb2.RunReleased()
+        try:
+            await self._reporter.send(work_service_pb2.RunReport(lease=leased.lease, released=released))
+        except (LeaseLost, ServiceError):
+            _log.warning("run_not_given_back", extra={"run_id": held.lease.run_id, "attempt": held.lease.attempt})
+
 
 class _Execution:
     """The state of one run in progress."""

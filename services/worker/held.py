@@ -19,13 +19,16 @@ class LeaseTiming:
     renew_every: float = 10.0
     """A third of a lease."""
     give_up_after: float = 20.0
-    """Two thirds of a lease: without renewal for so long, the run is stopped before anybody else gets it."""
+    """Two thirds of a lease: without renewal for so long, the run is stopped before anybody else gets it.
+
+    Both count from when the call was made that granted the lease, for nobody knows how long its answer took."""
 
 
 class HeldRun:
     """One leased run and the task that works on it."""
 
-    def __init__(self, lease: work_service_pb2.Lease, runs: "HeldRuns") -> None:
+    def __init__(self, lease: work_service_pb2.Lease, runs: "HeldRuns", asked_at: float) -> None:
+        """`asked_at` is the loop's time at which the lease was asked for."""
         self.lease = lease
         self.lost = False
         """The lease is gone: nothing more may be reported."""
@@ -33,10 +36,19 @@ class HeldRun:
         """The outcome is known and on its way: there is nothing left to give back."""
         self.cancel_requested = False
         """Somebody called the run off: it is to stop before its next step."""
-        self.good_until = 0.0
-        """The loop's time at which the lease must be given up unless it is renewed."""
+        self._asked_at = asked_at
         self._runs = runs
         self._task: asyncio.Task[None] | None = None
+
+    @property
+    def good_until(self) -> float:
+        """The loop's time at which the lease must be given up unless it is renewed."""
+        return self._asked_at + self._runs.timing.give_up_after
+
+    @property
+    def renew_at(self) -> float:
+        """The loop's time from which on the lease should be renewed."""
+        return self._asked_at + self._runs.timing.renew_every
 
     def start(self, task: asyncio.Task[None]) -> None:
         """The run is worked on by `task` from now on."""
@@ -50,7 +62,7 @@ class HeldRun:
 
     def renewed(self, asked_at: float) -> None:
         """The lease was granted anew by a call that was made at `asked_at` (loop time)."""
-        self.good_until = asked_at + self._runs.timing.give_up_after
+        self._asked_at = asked_at
 
     def lose(self) -> None:
         """Stops the work at once, for good: somebody else may hold the run by now."""
@@ -102,10 +114,8 @@ class HeldRuns:
         self._tasks.add(task)
         self._at_work += 1
         task.add_done_callback(lambda done: self._remove(run, done))
-        loop = asyncio.get_running_loop()
-        run.renewed(loop.time())
-        if self._watch is None:
-            self._watch = loop.call_at(run.good_until, self._give_up_overdue)
+        if self._watch is None or run.good_until < self._watch.when():
+            self._watch_from(run.good_until)
 
     def work_ended(self) -> None:
         """One of the runs at work makes room."""
@@ -119,13 +129,18 @@ class HeldRuns:
         return not self._tasks
 
     def _give_up_overdue(self) -> None:
-        """One timer serves all: a lease only ever gets longer, so none is overdue before the timer's run was."""
-        loop = asyncio.get_running_loop()
+        """One timer serves all: a lease that is held only gets longer, so none is overdue before the timer's run."""
+        now = asyncio.get_running_loop().time()
         for run in self:
-            if run.good_until <= loop.time():
+            if run.good_until <= now:
                 run.lose()
         ends = [run.good_until for run in self._runs.values() if not run.lost]
-        self._watch = loop.call_at(min(ends), self._give_up_overdue) if ends else None
+        self._watch_from(min(ends) if ends else None)
+
+    def _watch_from(self, when: float | None) -> None:
+        if self._watch is not None:
+            self._watch.cancel()
+        self._watch = None if when is None else asyncio.get_running_loop().call_at(when, self._give_up_overdue)
 
     def _remove(self, run: HeldRun, task: asyncio.Task[None]) -> None:
         if self._runs.get(run.lease.run_id) is run:

@@ -48,7 +48,7 @@ class Worker:
         self._pool = McpPool(tool_calls)
         self._registry = Registry(tool_service_pb2_grpc.ToolServiceStub(tasks), self._pool)
         executor = Executor(Toolbox(self._registry, self._pool), Reporter(work), clock)
-        self._leasing = Leasing(work, new_id(), self._held, executor.execute, role=role)
+        self._leasing = Leasing(work, new_id(), self._held, executor.execute, executor.give_back, role=role)
         self._renewal = Renewal(work, self._held)
 
     async def run(self, stop: Coroutine[Any, Any, None]) -> None:
@@ -73,10 +73,11 @@ class Worker:
                 raise error
 
     async def _hand_back(self) -> None:
-        if await self._held.wait_until_empty(self._grace_seconds):
-            return
-        for run in self._held:
-            run.release()
+        last_answer = asyncio.create_task(self._leasing.end())
+        if not await self._held.wait_until_empty(self._grace_seconds):
+            for run in self._held:
+                run.release()
+        await last_answer
         if not await self._held.wait_until_empty(_RELEASE_SECONDS):
             for run in self._held:
                 run.lose()

@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,8 @@ from tests.e2e.conftest import StartBaton
 from tests.support.baton import ROOT, Baton, descendants, task
 from tests.support.waiting import wait_until
 
-LEASE_AND_RESCUE_SECONDS = 30 + 5
+RESCUE_SECONDS = 5
+LEASE_AND_RESCUE_SECONDS = 30 + RESCUE_SECONDS
 
 
 def add_slow_server(baton: Baton) -> None:
@@ -42,6 +44,9 @@ def test_a_run_whose_worker_is_killed_is_rescued_and_finishes(baton: Baton) -> N
     interrupted = baton.get(f"/runs/{run_id}")
     assert interrupted["status"] == "running", interrupted
     wait_until(lambda: baton.get(f"/runs/{run_id}")["attempt"] == 2, timeout=LEASE_AND_RESCUE_SECONDS)
+    rescued_at = datetime.fromisoformat(baton.get(f"/runs/{run_id}")["updated_at"])
+    leased_until = datetime.fromisoformat(interrupted["leased_until"])
+    assert (rescued_at - leased_until).total_seconds() <= RESCUE_SECONDS
     run = baton.finished(run_id, timeout=60)
     assert (run["status"], run["attempt"]) == ("succeeded", 2)
     assert run["output"] == {"before": {"n": 1}, "during": {"result": "done"}, "after": {"n": 1}}

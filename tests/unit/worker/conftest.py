@@ -6,6 +6,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 import pytest
+from baton.tasks.v1 import work_service_pb2
 from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
@@ -17,12 +18,32 @@ from tests.support.fake_tasks import FakeTasks
 from tests.support.grpc import channel_of
 from tests.support.mcp_servers import Gate, serve_behind_gate, serve_over_http
 
+# Who stops a worker waits for the end of its long-poll.
+_LONGEST_POLL_SECONDS = 0.1
 Working = Callable[..., AbstractAsyncContextManager[asyncio.Event]]
 
 
+class Tasks(FakeTasks):
+    """One that has no patience with workers that wait, and whose answers can be held up on their way."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.answers_arrive = asyncio.Event()
+        self.answers_arrive.set()
+
+    async def LeaseRuns(self, request: Any, context: Any) -> work_service_pb2.LeaseRunsResponse:
+        try:
+            answer = await asyncio.wait_for(super().LeaseRuns(request, context), _LONGEST_POLL_SECONDS)
+        except TimeoutError:
+            return work_service_pb2.LeaseRunsResponse()
+        await self.answers_arrive.wait()
+        return answer
+
+
 @pytest.fixture
-async def tasks() -> AsyncIterator[FakeTasks]:
-    async with FakeTasks().serving() as fake:
+async def tasks() -> AsyncIterator[Tasks]:
+    fake = Tasks()
+    async with fake.serving():
         yield fake
 
 
