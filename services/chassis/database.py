@@ -33,7 +33,18 @@ Work = Callable[[Connection, Clock], _T]
 
 STATEMENT_TIMEOUT_SECONDS = 30.0
 _POOL_TIMEOUT_SECONDS = 5.0
+# What a process that stands still has locked must be free again before anybody misses it: a run is rescued within 5 s
+# of the end of its lease, of which the reaper may need one to look and one for its work. A rule waits for nothing but
+# the database, so between two of its statements are milliseconds.
+IDLE_TIMEOUT_SECONDS = 3
+# The same the other way round: how long it takes to notice that the server's machine is gone.
+_SERVER_LOST_SECONDS = 10
 _begin = text("SELECT set_config('statement_timeout', :milliseconds, true), now()")
+# The reader of a stream may be slow: then it is idle, or takes nothing of what is sent.
+_begin_stream = text(
+    "SELECT set_config('statement_timeout', '0', true), now(), "
+    "set_config('idle_in_transaction_session_timeout', '0', true), set_config('tcp_user_timeout', '0', true)"
+)
 
 
 class Database:
@@ -65,7 +76,8 @@ class Database:
 
         A serialization failure or deadlock runs it again, up to five times in all. Raises Unavailable when the
         database cannot be reached. On PostgreSQL, raises DeadlineExceeded when a statement outlives the current call
-        or, without one, 30 s; on SQLite nothing ends a statement.
+        or, without one, 30 s, and Unavailable when `work` did nothing for 3 s, for the server ends it then; on SQLite
+        nothing ends a statement or a transaction.
         """
         return await self._attempts(self._writer, self._write_threads, work)
 
@@ -77,7 +89,8 @@ class Database:
         """Runs the generator `work` in one transaction, item by item, no faster than they are taken.
 
         It may last as long as the current call. Half of the connections at most are in use for streams; raises
-        Unavailable when none of these becomes free within 5 s. A lost race is Unavailable at once.
+        Unavailable when none of these becomes free within 5 s. A lost race is Unavailable at once. It should lock
+        nothing: while nobody takes its items, nothing ends it.
         """
 
         def items() -> Generator[_T, None, None]:
@@ -158,8 +171,10 @@ class Database:
 
 def _begin_on_postgres(connection: Connection, statement_timeout: float) -> datetime:
     """Sets the statement timeout and asks for the server's time, in one round trip."""
-    milliseconds = 0 if statement_timeout == math.inf else max(1, int(statement_timeout * 1000))
-    begin = _begin.bindparams(milliseconds=str(milliseconds))
+    if statement_timeout == math.inf:
+        begin = _begin_stream
+    else:
+        begin = _begin.bindparams(milliseconds=str(max(1, int(statement_timeout * 1000))))
     try:
         now: datetime = connection.execute(begin).one()[1]
     except DBAPIError as error:
@@ -199,14 +214,23 @@ def _traced_engine(url: URL, **options: Any) -> Engine:
     )
 
 
+# The one is for a process that is waited for, the other for one that does not take what it is sent.
+_LET_GO = " ".join(
+    f"-c {name}={IDLE_TIMEOUT_SECONDS * 1000}" for name in ("idle_in_transaction_session_timeout", "tcp_user_timeout")
+)
+
+
 def _postgres_engine(url: URL, schema: str, pool_size: int) -> Engine:
     return _traced_engine(
         url.set(drivername="postgresql+psycopg"),
         pool_size=pool_size,
         connect_args={
             "connect_timeout": 3,
+            "keepalives_idle": 5,
+            "keepalives_interval": 2,
+            "tcp_user_timeout": _SERVER_LOST_SECONDS * 1000,
             # In other zones the first and last days of the calendar cannot be read.
-            "options": f"-c search_path={schema} -c TimeZone=UTC",
+            "options": f"-c search_path={schema} -c TimeZone=UTC {_LET_GO}",
             "application_name": f"baton-{schema}",
         },
     )

@@ -20,6 +20,7 @@ _SQLITE_UNREACHABLE = ("unable to open", "no such table", "disk I/O", "disk is f
 _UNREACHABLE = (
     psycopg.OperationalError,
     psycopg.InterfaceError,
+    psycopg.errors.IdleInTransactionSessionTimeout,
     psycopg.errors.UndefinedTable,
     sqlite3.OperationalError,
 )
@@ -57,6 +58,11 @@ def translated(error: DBAPIError | PoolTimeout) -> Exception:
     if isinstance(cause, _UNREACHABLE):
         return _unreachable(cause)
     return error
+
+
+def waited_in_vain(error: DBAPIError) -> bool:
+    """Whether it says that a lock was not to be had within the `lock_timeout`."""
+    return getattr(error.orig, "sqlstate", None) == _LOCK_NOT_AVAILABLE
 
 
 def _unreachable(cause: Exception) -> Exception:

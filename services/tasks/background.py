@@ -10,6 +10,7 @@ from services.chassis.clock import Clock, SystemClock
 from services.chassis.database import Database
 from services.tasks.operations import scheduling, work
 from services.tasks.spans import new_trace
+from services.tasks.store import dedupe
 from services.tasks.store.worker import forget_workers
 from services.tasks.wakeup import Wakeup
 
@@ -18,6 +19,8 @@ _OUTCOME = "outcome"
 _SCHEDULER_REST_SECONDS = 0.5
 _REAPER_REST_SECONDS = 1.0
 _FORGET_REST_SECONDS = 60.0
+_KEYS_REST_SECONDS = 3600.0
+_KEYS_BATCH = 1000
 _WORKER_REMEMBERED = timedelta(hours=1)
 
 
@@ -60,13 +63,14 @@ class Scheduler:
 
 
 class Reaper:
-    """Rescues runs whose worker is gone, and forgets workers that are."""
+    """Rescues runs whose worker is gone, and forgets workers that are, and dedupe keys that hold nothing back."""
 
     def __init__(self, database: Database, work_wakeup: Wakeup) -> None:
         self._database = database
         self._work_wakeup = work_wakeup
         self._expiries = telemetry.meter().create_counter("baton.lease.expiries", description="leases that ended")
         self._forgets_at = 0.0
+        self._forgets_keys_at = 0.0
 
     async def step(self) -> float:
         """One round; a second later the next."""
@@ -80,6 +84,7 @@ class Reaper:
         if rescued.roles:
             self._work_wakeup.notify(*rescued.roles)
         await self._forget_workers()
+        await self._forget_keys()
         return 0.0 if rescued.expired == work.RESCUE_BATCH else _REAPER_REST_SECONDS
 
     async def _forget_workers(self) -> None:
@@ -88,3 +93,12 @@ class Reaper:
             await self._database.transact(
                 lambda connection, clock: forget_workers(connection, clock.now() - _WORKER_REMEMBERED)
             )
+
+    async def _forget_keys(self) -> None:
+        """Once an hour, and a batch in each round for as long as there are more."""
+        if time.monotonic() >= self._forgets_keys_at:
+            forgotten = await self._database.transact(
+                lambda connection, clock: dedupe.forget(connection, clock.now(), _KEYS_BATCH)
+            )
+            if forgotten < _KEYS_BATCH:
+                self._forgets_keys_at = time.monotonic() + _KEYS_REST_SECONDS

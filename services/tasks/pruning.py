@@ -51,15 +51,13 @@ class Pruner:
         return pruned + Pruned(complete=False)
 
     async def _prune_months(self, cutoff: datetime) -> Pruned:
+        """Runs go with their month, and then their steps: whenever this is broken off, no run is left without its own.
+
+        Steps that were left are deleted the next time.
+        """
         pruned = Pruned()
         try:
             while not _is_late():
-                ends = await self._database.read(lambda connection, clock: store.first_month_ends(connection))
-                if ends > cutoff:
-                    break
-                pruned += await self._delete_steps(ends, cutoff)
-                if _is_late():
-                    break
                 dropped = await self._database.transact(lambda connection, clock: store.drop_month(connection, cutoff))
                 if dropped is None:
                     break
@@ -67,15 +65,15 @@ class Pruner:
         except ServiceError as error:
             # Somebody reads for long: its runs are then deleted one by one.
             _log.warning("month_not_dropped", extra={"error": error.message})
-        return pruned
+        return pruned + await self._delete_steps_left()
 
-    async def _delete_steps(self, ends: datetime, cutoff: datetime) -> Pruned:
+    async def _delete_steps_left(self) -> Pruned:
         pruned, last = Pruned(), None
         while not _is_late():
             after = last
             deleted = await self._database.transact(
-                lambda connection, clock, after=after: store.delete_steps(  # type: ignore[misc]
-                    connection, ends, cutoff, after, retention.BATCH
+                lambda connection, clock, after=after: store.delete_steps_left(  # type: ignore[misc]
+                    connection, after, retention.BATCH
                 )
             )
             pruned, last = pruned + Pruned(steps=deleted.steps), deleted.last_run_id

@@ -15,6 +15,7 @@ from services.tasks.convert.enums import from_enum
 from services.tasks.convert.run import step_message
 from services.tasks.models.run import (
     MAX_OUTPUT_BYTES,
+    RETRYABLE,
     Canceled,
     ErrorClass,
     Failed,
@@ -79,9 +80,15 @@ def report(message: pb.RunReport, field: str) -> RunReport:
 
 
 def renewed_message(lease: Lease, renewed: Renewed | None) -> pb.RenewedLease:
-    """What became of a lease; None: it is lost."""
+    """What became of a lease; None: it is lost.
+
+    Where nothing can be said of it the answer is empty: who looks for its run's id has had none, and asks again. Its
+    present end must not be told, for that would be taken for a new one.
+    """
     if renewed is None:
         return pb.RenewedLease(run_id=lease.run_id)
+    if renewed.expires_at is None:
+        return pb.RenewedLease()
     return pb.RenewedLease(
         run_id=lease.run_id,
         expires_at=to_timestamp(renewed.expires_at),
@@ -136,4 +143,5 @@ def _step(message: run_pb2.RunStep) -> RunStep:
 
 def _error(message: run_pb2.RunError) -> RunError:
     error_class = from_enum(ErrorClass, run_pb2.ErrorClass, getattr(message, "class"))
-    return RunError(error_class, message.message, message.retryable, message.step_id)
+    # Told as it is obeyed: the class decides, whatever the worker thinks of it.
+    return RunError(error_class, message.message, error_class in RETRYABLE, message.step_id)

@@ -112,11 +112,8 @@ def require_startable(task: Task) -> None:
 
 
 def _start(connection: Connection, accepted: Sequence[tuple[Task, Start]], now: datetime) -> list[Started]:
-    deduper = _Deduper(connection, now)
-    started: list[Started] = []
-    new: list[NewRun] = []
-    for task, start in accepted:
-        run = new_run(
+    runs = [
+        new_run(
             task,
             due_at=max(start.due_at or now, now),
             traceparent=start.traceparent,
@@ -124,12 +121,26 @@ def _start(connection: Connection, accepted: Sequence[tuple[Task, Start]], now: 
             priority=start.priority,
             batch_id=start.batch_id,
         )
-        earlier = deduper.earlier(task, run.id)
-        started.append(Started(task.id, earlier or run.id, task.role, duplicate=earlier is not None))
-        if earlier is None:
-            new.append(run)
-    queue.add_runs(connection, new, now)
-    return started
+        for task, start in accepted
+    ]
+    tasks = [task for task, _ in accepted]
+    earlier = _earlier(connection, tasks, runs, now)
+    queue.add_runs(connection, [run for run in runs if run.id not in earlier], now)
+    return [
+        Started(task.id, earlier.get(run.id, run.id), task.role, duplicate=run.id in earlier)
+        for task, run in zip(tasks, runs, strict=True)
+    ]
+
+
+def _earlier(connection: Connection, tasks: Sequence[Task], runs: Sequence[NewRun], now: datetime) -> dict[str, str]:
+    """For each run that is one too many the one that stands for its task's dedupe key already.
+
+    Whoever takes several keys takes them in one order, so that nobody waits in a circle.
+    """
+    deduper = _Deduper(connection, now)
+    in_order = sorted(zip(tasks, runs, strict=True), key=lambda item: (item[0].created_by, item[0].dedupe_key))
+    holders = ((run.id, deduper.earlier(task, run.id)) for task, run in in_order)
+    return {run_id: holder for run_id, holder in holders if holder is not None}
 
 
 @dataclass

@@ -44,7 +44,8 @@ _STOPPED = RunError(ErrorClass.CANCELED, "the worker stopped the run", retryable
 class Renewed:
     """A lease that goes on."""
 
-    expires_at: datetime
+    expires_at: datetime | None
+    """None: somebody else has the run right now, and nobody can say whether the lease goes on."""
     cancel_requested: bool
 
 
@@ -120,12 +121,13 @@ def release_runs(connection: Connection, leases: Sequence[Lease], clock: Clock) 
 
 
 def renew_runs(connection: Connection, leases: Sequence[Lease], clock: Clock) -> dict[Lease, Renewed]:
-    """What becomes of every lease that is still held."""
-    held = lease_store.lock_held(connection, leases, to_end=False)
-    if not held:
-        return {}
-    expires_at = lease_store.extend(connection, [lease.run_id for lease in held], clock.now())
-    return {lease: Renewed(expires_at, row.cancel_requested_at is not None) for lease, row in held.items()}
+    """What becomes of every lease that is still held. One that cannot be had within a second costs no other."""
+    held, busy = lease_store.lock_to_extend(connection, leases)
+    renewed = dict.fromkeys(busy, Renewed(None, cancel_requested=False))
+    if held:
+        expires_at = lease_store.extend(connection, [lease.run_id for lease in held], clock.now())
+        renewed |= {lease: Renewed(expires_at, row.cancel_requested_at is not None) for lease, row in held.items()}
+    return renewed
 
 
 def report_runs(connection: Connection, reports: Sequence[RunReport], clock: Clock) -> Reported:

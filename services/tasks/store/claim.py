@@ -34,7 +34,7 @@ from services.chassis.database_errors import TryAgain
 from services.tasks.models.run import LEASE, Lease, LeasedRun, RunStep
 from services.tasks.store import batch
 from services.tasks.store.batch import per_engine
-from services.tasks.store.line import AGING, HAS_KEY, PRIORITIES, urgency
+from services.tasks.store.line import AGING, HAS_KEY, LINE, PRIORITIES, hold_overtaken, is_in, settle, urgency
 from services.tasks.store.step import steps_of
 from services.tasks.store.tables import runs
 
@@ -56,9 +56,10 @@ def claim(
 ) -> Claim:
     """Leases up to `limit` due runs of a role that nobody holds, most urgent first.
 
-    A run ages by one level of priority a minute. Those whose concurrency key is held are left out, and rows locked
-    elsewhere are passed over. They are fewer when their payloads are large: none is added once there are
-    MAX_CLAIMED_BYTES of JSON. One token serves the batch: with the run's id and attempt it proves one lease of one run.
+    A run ages by one level of priority a minute. Of those with the same concurrency key the most urgent comes first,
+    and none while the key is held; rows locked elsewhere are passed over. They are fewer when their payloads are
+    large: none is added once there are MAX_CLAIMED_BYTES of JSON. One token serves the batch: with the run's id and
+    attempt it proves one lease of one run.
 
     Raises TryAgain when a run of another role takes one of the keys at the same time.
     """
@@ -88,8 +89,9 @@ def unclaim(connection: Connection, leased: Sequence[LeasedRun]) -> None:
 def _lock_due(connection: Connection, role: str, limit: int, now: datetime) -> tuple[list[Row[Any]], bool]:
     """What there is to claim, locked and in order; and whether others were faster with some of it."""
     found = connection.execute(_due(connection), {"role": role, "limit": limit, "now": now}).all()
-    due = sorted((row for row in found if row.id is not None), key=urgency)
+    due = [row for row in found if row.id is not None]
     contended = bool(found) and len(due) < found[0].wanted
+    due = sorted(_foremost_of_lines(connection, due, role, now), key=urgency)
     chosen, size = [], 0
     for row in due:
         if size >= MAX_CLAIMED_BYTES:
@@ -97,6 +99,17 @@ def _lock_due(connection: Connection, role: str, limit: int, now: datetime) -> t
         chosen.append(row)
         size += row.payload_size
     return chosen, contended
+
+
+def _foremost_of_lines(connection: Connection, due: list[Row[Any]], role: str, now: datetime) -> list[Row[Any]]:
+    """The same, with the most urgent of each line: others may have become due since its head became it."""
+    heads = {(role, row.concurrency_key): row for row in due if row.is_followed}
+    overtaken = hold_overtaken(connection, heads, now)
+    if not overtaken:
+        return due
+    settle(connection, overtaken, now)
+    anew = connection.execute(_heads(connection), batch.rows(connection, LINE, overtaken)).all()
+    return [row for row in due if (role, row.concurrency_key) not in overtaken] + list(anew)
 
 
 def _leased_run(
@@ -117,7 +130,7 @@ def _leased_run(
 
 _FORMER: batch.Columns = {"id": Id(), "agent_id": Id()}
 _SEEN = [
-    *(runs.c[name] for name in ("id", "priority", "due_at", "payload_size", "agent_id")),
+    *(runs.c[name] for name in ("id", "priority", "due_at", "concurrency_key", "payload_size", "agent_id")),
     # SQLite answers this wrongly where an UPDATE returns it.
     runs.c.retry_of.is_not(None).label("is_retry"),
 ]
@@ -147,11 +160,11 @@ def _due(for_postgres: bool) -> Select[Any]:
     foremost = _foremost(for_postgres)
     wanted = select(func.count()).select_from(foremost).scalar_subquery().label("wanted")
     if not for_postgres:
-        return select(*foremost.c, wanted)
+        return select(*foremost.c, wanted, _is_followed(foremost.c.concurrency_key))
     locked = union_all(*(select(_locked(foremost, level).subquery()) for level in PRIORITIES)).subquery("locked")
     one = select(literal_column("1")).subquery("one")
     # One row at least, even when all are locked by others, so that `wanted` is told.
-    return select(*locked.c, wanted).select_from(one.outerjoin(locked, true()))
+    return select(*locked.c, wanted, _is_followed(locked.c.concurrency_key)).select_from(one.outerjoin(locked, true()))
 
 
 def _foremost(for_postgres: bool) -> CTE:
@@ -189,6 +202,23 @@ def _waiting(level: int) -> Select[Any]:
         ~runs.c.blocked,
         or_(~HAS_KEY, ~key_is_held),
     )
+
+
+def _is_followed(key: ColumnElement[str]) -> ColumnElement[bool]:
+    """Whether others stand in line behind a run. With a limit, because PostgreSQL might read all lines for EXISTS."""
+    followers = select(true()).where(
+        runs.c.role == bindparam("role", type_=String()),
+        runs.c.concurrency_key == key,
+        runs.c.paused_at.is_(None),
+        runs.c.blocked,
+    )
+    return case((key != literal_column("''"), followers.limit(1).scalar_subquery())).label("is_followed")
+
+
+@per_engine
+def _heads(for_postgres: bool) -> Select[Any]:
+    given = batch.given(LINE, for_postgres)
+    return select(*_SEEN).join_from(given, runs, is_in(runs, given)).where(HAS_KEY, ~runs.c.blocked)
 
 
 def _urgency(due_at: ColumnElement[Any], priority: ColumnElement[Any], for_postgres: bool) -> ColumnElement[Any]:

@@ -2,10 +2,13 @@
 
 from datetime import datetime, timedelta
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, delete, select, tuple_
 
 from services.chassis.upsert import upsert
 from services.tasks.store.tables import dedupe_keys
+
+MAX_WINDOW = timedelta(days=365)
+"""The longest window that a task can have: an older run stands for no key."""
 
 
 def take(
@@ -31,3 +34,11 @@ def take(
         select(dedupe_keys.c.run_id).where(dedupe_keys.c.created_by == created_by, dedupe_keys.c.dedupe_key == key)
     ).scalar_one()
     return holder
+
+
+def forget(connection: Connection, now: datetime, limit: int) -> int:
+    """Deletes up to `limit` keys that no run stands for any more, whatever their window is; answers how many."""
+    key = tuple_(dedupe_keys.c.created_by, dedupe_keys.c.dedupe_key)
+    # Those that somebody takes anew right now are passed over, and remain.
+    past = select(*key.clauses).where(dedupe_keys.c.created_at <= now - MAX_WINDOW).limit(limit)
+    return connection.execute(delete(dedupe_keys).where(key.in_(past.with_for_update(skip_locked=True)))).rowcount

@@ -71,9 +71,10 @@ def finish(connection: Connection, endings: Sequence[Ending], now: datetime) -> 
 
 
 def get_ended(connection: Connection, run_id: str) -> Row[Any] | None:
-    """What is needed of a finished run to repeat it."""
+    """What is needed of a finished run to repeat it; nobody deletes it, or its steps, before the transaction ends."""
     kept = (run_history.c[name] for name in ("status", "reported", *KEPT_IN_RETRY))
-    return connection.execute(select(*kept).where(run_history.c.id == run_id)).one_or_none()
+    found = select(*kept).where(run_history.c.id == run_id).with_for_update(read=True, key_share=True)
+    return connection.execute(found).one_or_none()
 
 
 def _row(ending: Ending, now: datetime) -> tuple[Any, ...]:

@@ -13,14 +13,17 @@ from sqlalchemy import (
     bindparam,
     literal_column,
     select,
+    text,
     update,
 )
+from sqlalchemy.exc import DBAPIError
 
 from services.chassis.columns import Id, Json, Timestamp
+from services.chassis.database_errors import waited_in_vain
 from services.tasks.models.run import LEASE, Lease, RunError
 from services.tasks.store import batch
 from services.tasks.store.batch import per_engine
-from services.tasks.store.line import hold_lines_of
+from services.tasks.store.line import hold_free_lines_of, hold_lines_of
 from services.tasks.store.rows import error_to_json
 from services.tasks.store.tables import runs
 
@@ -43,6 +46,7 @@ HELD = [
     )
 ]
 _RETRY: batch.Columns = {"id": Id(), "due_at": Timestamp(), "error": Json}
+_wait_briefly = text("SET LOCAL lock_timeout = '1s'")
 _FREE = {"lease_token": None, "lease_owner": None, "lease_expires_at": None}
 
 
@@ -56,18 +60,45 @@ def lock_held(connection: Connection, leases: Collection[Lease], *, to_end: bool
     if to_end:
         hold_lines_of(connection, run_ids)
     rows = connection.execute(_lock(connection), batch.ids(connection, run_ids))
+    return _by_lease(leases, rows)
+
+
+def lock_to_extend(connection: Connection, leases: Collection[Lease]) -> tuple[dict[Lease, Row[Any]], set[Lease]]:
+    """The runs that are still held, by those of the leases that hold them, and the leases whose runs are not to be had.
+
+    Who has one of these is waited for, a second at most: then all but these are locked, in one order as ever.
+    """
+    batch.use_indexes(connection)
+    ids = batch.ids(connection, {lease.run_id for lease in leases})
+    try:
+        with connection.begin_nested():
+            if batch.is_postgres(connection):
+                connection.execute(_wait_briefly)
+            return _by_lease(leases, connection.execute(_lock(connection), ids)), set()
+    except DBAPIError as error:
+        if not waited_in_vain(error):
+            raise
+    held = _by_lease(leases, connection.execute(_lock_free(connection), ids))
+    seen = _by_lease(leases, connection.execute(_see(connection), ids))
+    return held, seen.keys() - held.keys()
+
+
+def _by_lease(leases: Collection[Lease], rows: Iterable[Row[Any]]) -> dict[Lease, Row[Any]]:
     held = {Lease(row.id, row.attempt, row.lease_token or ""): row for row in rows}
     return {lease: held[lease] for lease in dict.fromkeys(leases) if lease in held}
 
 
 def lock_expired(connection: Connection, *, now: datetime, limit: int) -> Sequence[Row[Any]]:
-    """Runs whose lease has ended, longest first; those locked elsewhere are passed over."""
+    """Runs whose lease has ended, longest first; those that are locked elsewhere, or whose line is, are passed over.
+
+    Nobody is waited for: whoever stands still with a lock keeps one line back, and not the others.
+    """
     batch.use_indexes(connection)
     expired = connection.scalars(_expired, {"now": now, "limit": limit}).all()
-    if not expired:
+    free = hold_free_lines_of(connection, expired)
+    if not free:
         return []
-    hold_lines_of(connection, expired)
-    return connection.execute(_lock_expired(connection), batch.ids(connection, expired) | {"now": now}).all()
+    return connection.execute(_lock_expired(connection), batch.ids(connection, free) | {"now": now}).all()
 
 
 def extend(connection: Connection, run_ids: Iterable[str], now: datetime) -> datetime:
@@ -100,9 +131,21 @@ _expired = (
 )
 
 
+def _those(for_postgres: bool) -> Select[Any]:
+    return select(*HELD).where(batch.among(runs.c.id, for_postgres)).order_by(runs.c.id)
+
+
+_see = per_engine(_those)
+
+
 @per_engine
 def _lock(for_postgres: bool) -> Select[Any]:
-    return select(*HELD).where(batch.among(runs.c.id, for_postgres)).order_by(runs.c.id).with_for_update()
+    return _those(for_postgres).with_for_update()
+
+
+@per_engine
+def _lock_free(for_postgres: bool) -> Select[Any]:
+    return _those(for_postgres).with_for_update(skip_locked=True)
 
 
 @per_engine

@@ -8,7 +8,7 @@ before rows are locked, so that nobody who waits for a line keeps a row that its
 """
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -21,6 +21,7 @@ from sqlalchemy import (
     String,
     and_,
     bindparam,
+    case,
     func,
     literal_column,
     select,
@@ -38,7 +39,7 @@ Line = tuple[str, str]
 
 AGING = timedelta(seconds=60)
 """How much earlier a run counts as due for each level of priority: so long does it take to age by one level."""
-_LINE: batch.Columns = {"role": String(), "concurrency_key": String()}
+LINE: batch.Columns = {"role": String(), "concurrency_key": String()}
 PRIORITIES = range(1, 10)
 # As it is in the indexes: with a parameter in its place they would not be used.
 HAS_KEY = runs.c.concurrency_key != literal_column("''")
@@ -60,11 +61,32 @@ def hold_lines_of(connection: Connection, run_ids: Collection[str]) -> None:
         connection.execute(_HOLD_LINES_OF_RUNS, batch.ids(connection, run_ids))
 
 
+def hold_free_lines_of(connection: Connection, run_ids: Sequence[str]) -> list[str]:
+    """Holds those lines of runs that nobody else holds right now; answers the runs that stand in these, or in none."""
+    if not run_ids or not batch.is_postgres(connection):
+        return list(run_ids)
+    tried = connection.execute(_HOLD_FREE_LINES_OF_RUNS, batch.ids(connection, run_ids))
+    return [row.id for row in tried if row.is_held]
+
+
 def hold_lines_of_task(connection: Connection, task_id: str) -> None:
     """Holds the lines that the runs of a task stand in until the end of the transaction."""
     batch.use_indexes(connection)
     if batch.is_postgres(connection):
         connection.execute(_HOLD_LINES_OF_TASK, {"task_id": task_id})
+
+
+def hold_overtaken(connection: Connection, heads: Mapping[Line, Row[Any]], now: datetime) -> set[Line]:
+    """Holds the lines in which somebody who has become due is more urgent than the head; answers which these are.
+
+    The heads are due and locked, so nobody is waited for: a line that somebody else holds keeps its head.
+    """
+    waiting = _foremost_waiting(connection, list(heads))
+    overtaken = [line for line, others in waiting.items() if _first([*others, heads[line]], now) is not heads[line]]
+    if not overtaken or not batch.is_postgres(connection):
+        return set(overtaken)
+    tried = connection.execute(_HOLD_FREE, batch.rows(connection, LINE, overtaken))
+    return {(row.role, row.concurrency_key) for row in tried if row.is_held}
 
 
 def settle(connection: Connection, lines: Collection[Line], now: datetime) -> set[str]:
@@ -76,7 +98,7 @@ def settle(connection: Connection, lines: Collection[Line], now: datetime) -> se
     if not lines:
         return set()
     batch.use_indexes(connection)
-    wanted = batch.rows(connection, _LINE, sorted(lines))
+    wanted = batch.rows(connection, LINE, sorted(lines))
     if batch.is_postgres(connection):
         connection.execute(_HOLD, wanted)
     heads = {(row.role, row.concurrency_key): row for row in connection.execute(_heads(connection), wanted)}
@@ -95,7 +117,7 @@ def _foremost_waiting(connection: Connection, lines: Sequence[Line]) -> dict[Lin
     """Of each line the first of each priority among those who are blocked."""
     found: dict[Line, list[Row[Any]]] = defaultdict(list)
     if lines:
-        for row in connection.execute(_waiting(connection), batch.rows(connection, _LINE, lines)):
+        for row in connection.execute(_waiting(connection), batch.rows(connection, LINE, lines)):
             found[row.role, row.concurrency_key].append(row)
     return found
 
@@ -131,7 +153,7 @@ def _hold(numbers: Select[Any]) -> Select[Any]:
 
 
 def _hold_given() -> Select[Any]:
-    given = batch.given(_LINE, True)
+    given = batch.given(LINE, True)
     return _hold(select(_line_lock(given.c.role, given.c.concurrency_key).label("number")))
 
 
@@ -140,30 +162,45 @@ def _hold_lines_where(condition: ColumnElement[bool]) -> Select[Any]:
     return _hold(select(number).where(condition, HAS_KEY))
 
 
+def _hold_free_given() -> Select[Any]:
+    given = batch.given(LINE, True)
+    is_held = func.pg_try_advisory_xact_lock(_line_lock(given.c.role, given.c.concurrency_key))
+    return select(*given.c, is_held.label("is_held"))
+
+
+def _hold_free_lines() -> Select[Any]:
+    is_held = func.pg_try_advisory_xact_lock(_line_lock(runs.c.role, runs.c.concurrency_key))
+    return select(runs.c.id, case((HAS_KEY, is_held), else_=true()).label("is_held")).where(
+        batch.among(runs.c.id, True)
+    )
+
+
 _HOLD = _hold_given()
+_HOLD_FREE = _hold_free_given()
 _HOLD_LINES_OF_RUNS = _hold_lines_where(batch.among(runs.c.id, True))
+_HOLD_FREE_LINES_OF_RUNS = _hold_free_lines()
 _HOLD_LINES_OF_TASK = _hold_lines_where(runs.c.task_id == bindparam("task_id"))
 _SEEN = [runs.c[name] for name in ("id", "role", "concurrency_key", "priority", "due_at", "lease_token", "paused_at")]
 
 
 @per_engine
 def _heads(for_postgres: bool) -> Select[Any]:
-    given = batch.given(_LINE, for_postgres)
-    heads = select(*_SEEN).where(_is_in(runs, given), HAS_KEY, ~runs.c.blocked)
+    given = batch.given(LINE, for_postgres)
+    heads = select(*_SEEN).where(is_in(runs, given), HAS_KEY, ~runs.c.blocked)
     return _one_each(given, heads, for_postgres)
 
 
 @per_engine
 def _waiting(for_postgres: bool) -> Select[Any]:
-    given = batch.given(_LINE, for_postgres)
+    given = batch.given(LINE, for_postgres)
     levels = union_all(*(select(literal_column(str(level)).label("level")) for level in PRIORITIES)).subquery("levels")
     waiting = select(*_SEEN).where(
-        _is_in(runs, given), runs.c.priority == levels.c.level, runs.c.paused_at.is_(None), runs.c.blocked
+        is_in(runs, given), runs.c.priority == levels.c.level, runs.c.paused_at.is_(None), runs.c.blocked
     )
     return _one_each(given.join(levels, true()), waiting.order_by(runs.c.due_at, runs.c.id), for_postgres)
 
 
-def _is_in(table: FromClause, line: FromClause) -> ColumnElement[bool]:
+def is_in(table: FromClause, line: FromClause) -> ColumnElement[bool]:
     return and_(table.c.role == line.c.role, table.c.concurrency_key == line.c.concurrency_key)
 
 

@@ -9,11 +9,11 @@ from services.chassis.columns import Timestamp
 from services.chassis.ids import lowest_id_at
 from services.tasks.models.pruning import Age
 from services.tasks.store import batch
-from services.tasks.store.tables import occurrences, run_history, run_steps
+from services.tasks.store.tables import occurrences, run_history, run_steps, runs
 
 _h = run_history.c
 _drop_month = text("SELECT drop_run_history_month(:cutoff)").bindparams(bindparam("cutoff", type_=Timestamp))
-_first_month_ends = text("SELECT (min(month) + interval '1 month') AT TIME ZONE 'UTC' FROM run_history_months()")
+_first_month = text("SELECT min(month) AT TIME ZONE 'UTC' FROM run_history_months()")
 
 
 class DeletedSteps(NamedTuple):
@@ -60,23 +60,16 @@ def count(connection: Connection, cutoff: datetime, age: Age) -> tuple[int, int,
     return found_runs, steps, decided
 
 
-def first_month_ends(connection: Connection) -> datetime:
-    """When the oldest month of the history ends, on PostgreSQL."""
-    ends: datetime = connection.execute(_first_month_ends).scalar_one()
-    return ends
-
-
-def delete_steps(
-    connection: Connection, month_ends: datetime, cutoff: datetime, after_run_id: str | None, limit: int
-) -> DeletedSteps:
-    """Deletes the steps, and not the runs, of up to `limit` runs of before `month_ends` that ended before `cutoff`."""
+def delete_steps_left(connection: Connection, after_run_id: str | None, limit: int) -> DeletedSteps:
+    """Deletes the steps of up to `limit` runs that went with their month. Only on PostgreSQL."""
     run_id = run_steps.c.run_id
-    # A run of this month may have ended in a later one.
-    is_ended = exists().where(_h.id == run_id, _h.id < _bound(month_ends), _h.finished_at < cutoff)
-    of_ended = select(run_id).distinct().where(run_id < _bound(month_ends), is_ended)
+    before = _bound(connection.execute(_first_month).scalar_one())
+    # A run of such a month may have been live when it went, and ended since then.
+    is_ended, is_live = exists().where(_h.id == run_id, _h.id < before), exists().where(runs.c.id == run_id)
+    left = select(run_id).distinct().where(run_id < before, ~is_ended, ~is_live)
     if after_run_id is not None:
-        of_ended = of_ended.where(run_id > literal(after_run_id, run_id.type))
-    run_ids = list(connection.execute(of_ended.order_by(run_id).limit(limit)).scalars())
+        left = left.where(run_id > literal(after_run_id, run_id.type))
+    run_ids = list(connection.execute(left.order_by(run_id).limit(limit)).scalars())
     if not run_ids:
         return DeletedSteps(0, None)
     among = batch.among(run_id, batch.is_postgres(connection))

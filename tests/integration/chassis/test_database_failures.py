@@ -5,7 +5,7 @@ import socket
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from services.chassis.errors import Unavailable
 from tests.integration.chassis import notes
 from tests.integration.chassis.conftest import OpenDatabase
 from tests.support.postgres import Postgres
-from tests.support.waiting import await_until
+from tests.support.waiting import await_until, wait_until
 
 only_postgres = pytest.mark.parametrize("engine", ["postgres"], indirect=True)
 only_sqlite = pytest.mark.parametrize("engine", ["sqlite"], indirect=True)
@@ -200,6 +200,10 @@ async def _all_connections(database: Database, rule: Callable[[Connection, Clock
     return await asyncio.gather(*(database.read(meet) for _ in range(4)))
 
 
+def _backends(connection: Connection, clock: Clock) -> Sequence[int]:
+    return connection.execute(text("SELECT pid FROM pg_stat_activity")).scalars().all()
+
+
 def _backend(connection: Connection, clock: Clock) -> int:
     pid: int = connection.execute(text("SELECT pg_backend_pid()")).scalar_one()
     return pid
@@ -270,3 +274,80 @@ async def test_when_all_connections_are_taken_the_next_caller_waits(database: Da
     go_on.set()
     assert await waiting == {}
     await asyncio.gather(*working)
+
+
+def _standing_still(stands: threading.Event, wakes: threading.Event) -> Callable[[Connection, Clock], None]:
+    """Writes a note, and then is as quiet as a process that was stopped, until it is woken."""
+
+    def rule(connection: Connection, clock: Clock) -> None:
+        notes.rewrite(connection, 1, "lost")
+        stands.set()
+        wakes.wait(20)
+        notes.rewrite(connection, 1, "lost")
+
+    return rule
+
+
+@only_postgres
+async def test_what_a_process_that_stands_still_has_locked_is_free_in_seconds(
+    database: Database, open_database: OpenDatabase
+) -> None:
+    await database.transact(lambda connection, clock: notes.write(connection, 1, ""))
+    stands, wakes = threading.Event(), threading.Event()
+    stopped = asyncio.create_task(open_database().transact(_standing_still(stands, wakes)))
+    assert await asyncio.to_thread(stands.wait, 5)
+    began = time.monotonic()
+    await database.transact(lambda connection, clock: notes.rewrite(connection, 1, "kept"))
+    # A run is to be rescued five seconds after its lease at the latest.
+    assert time.monotonic() - began < 4
+    wakes.set()
+    with pytest.raises(Unavailable) as failure:
+        await stopped
+    assert failure.value.reason == "DATABASE_UNAVAILABLE"
+    assert await database.read(notes.read) == {1: "kept"}
+
+
+@only_postgres
+async def test_a_process_that_wakes_only_to_commit_is_told_that_it_did_not(
+    database: Database, open_database: OpenDatabase
+) -> None:
+    def idle(connection: Connection, clock: Clock) -> None:
+        notes.write(connection, 1, "lost")
+        connection.execute(text("SET LOCAL idle_in_transaction_session_timeout = '10ms'"))
+        pid = _backend(connection, clock)
+        wait_until(lambda: pid not in database.run(_backends))
+
+    with pytest.raises(Unavailable) as failure:
+        await open_database(pool_size=1).transact(idle)
+    assert failure.value.reason == "DATABASE_UNAVAILABLE"
+    assert await database.read(notes.read) == {}
+
+
+@only_postgres
+async def test_a_process_that_takes_nothing_of_what_it_is_sent_is_gone_too(
+    database: Database, open_database: OpenDatabase
+) -> None:
+    def clogged(connection: Connection, clock: Clock) -> None:
+        pid, driver = _backend(connection, clock), connection.connection.driver_connection
+        assert driver is not None
+        much = "COPY (SELECT repeat('x', 1000) FROM generate_series(1, 100000)) TO STDOUT"
+        with driver.cursor() as cursor, cursor.copy(much) as copy:
+            wait_until(lambda: pid not in database.run(_backends))
+            for _ in copy:
+                pass
+
+    with pytest.raises(Unavailable):
+        await open_database(pool_size=1).transact(clogged)
+
+
+@only_postgres
+async def test_connections_notice_that_nobody_is_there(database: Database) -> None:
+    def settings(connection: Connection, clock: Clock) -> list[Any]:
+        names = ("idle_in_transaction_session_timeout", "tcp_user_timeout")
+        return [connection.execute(text(f"SHOW {name}")).scalar_one() for name in names]
+
+    assert await database.transact(settings) == ["3s", "3000"]
+    # Who reads slowly is there.
+    stream = database.stream(lambda connection, clock: iter(settings(connection, clock)))
+    assert [setting async for setting in stream] == ["0", "0"]
+    assert set(map(tuple, await _all_connections(database, settings))) == {("3s", "3000")}

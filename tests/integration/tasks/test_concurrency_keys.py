@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import psycopg
 import pytest
 from baton.tasks.v1 import run_pb2, task_pb2
 from baton.tasks.v1.work_service_pb2 import Lease, RunFailed, RunReport
@@ -37,6 +38,49 @@ async def test_of_runs_with_one_key_only_one_is_under_way(tasks: Tasks) -> None:
         assert await tasks.lease(limit=10) == []
         await tasks.finish(leased.lease)
     assert await tasks.lease(limit=10) == []
+
+
+@pytest.mark.parametrize("key", ["", "the printer"])
+async def test_who_becomes_due_while_the_first_waits_may_be_more_urgent(tasks: Tasks, key: str) -> None:
+    task, now = await tasks.create(concurrency_key=key), tasks.clock.now()
+    (first,) = await tasks.queue_runs(task.id, 1, priority=9, due_at=now + timedelta(seconds=1))
+    (urgent,) = await tasks.queue_runs(task.id, 1, priority=1, due_at=now + timedelta(seconds=1.2))
+    (later,) = await tasks.queue_runs(task.id, 1, priority=1, due_at=now + timedelta(seconds=3))
+    tasks.clock.advance(seconds=2.5)
+    for run_id in (urgent, first):
+        (leased,) = await tasks.lease()
+        assert leased.lease.run_id == run_id
+        await tasks.database.transact(check_lines)
+        await tasks.finish(leased.lease)
+    assert await tasks.lease() == []
+    tasks.clock.advance(seconds=0.5)
+    assert [run.lease.run_id for run in await tasks.lease(limit=5)] == [later]
+
+
+async def test_the_most_urgent_of_each_line_come_in_the_order_of_all(tasks: Tasks) -> None:
+    now, queued = tasks.clock.now(), {}
+    for key, priorities in {"a": (9, 2), "b": (8, 3), "c": (7,), "": (4,)}.items():
+        task = await tasks.create(concurrency_key=key)
+        for seconds, priority in enumerate(priorities, 1):
+            due_at = now + timedelta(seconds=seconds)
+            (queued[priority],) = await tasks.queue_runs(task.id, 1, priority=priority, due_at=due_at)
+    tasks.clock.advance(seconds=5)
+    assert [run.lease.run_id for run in await tasks.lease(limit=10)] == [queued[priority] for priority in (2, 3, 4, 7)]
+    await tasks.database.transact(check_lines)
+
+
+@pytest.mark.parametrize("engine", ["postgres"], indirect=True)
+async def test_a_claim_waits_for_nobody_who_has_a_line(tasks: Tasks, postgres_database: str) -> None:
+    task, now = await tasks.create(concurrency_key="the printer"), tasks.clock.now()
+    (first,) = await tasks.queue_runs(task.id, 1, priority=9, due_at=now + timedelta(seconds=1))
+    await tasks.queue_runs(task.id, 1, priority=1, due_at=now + timedelta(seconds=2))
+    tasks.clock.advance(seconds=3)
+    with psycopg.connect(postgres_database) as other:
+        other.execute("SELECT pg_advisory_xact_lock(hashtextextended('the printer', hashtext('')))")
+        # Then it takes whom it finds.
+        (leased,) = await asyncio.wait_for(tasks.lease(), 4)
+        other.rollback()
+    assert leased.lease.run_id == first
 
 
 async def test_runs_with_other_keys_or_none_are_not_kept(tasks: Tasks) -> None:

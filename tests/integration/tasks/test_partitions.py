@@ -5,15 +5,17 @@ from datetime import UTC, datetime, timedelta
 
 import psycopg
 import pytest
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, exists, select, text
 
 from services.chassis.clock import Clock
 from services.chassis.ids import id_at
 from services.tasks.housekeeping import MonthMaker
+from services.tasks.operations import retention
 from services.tasks.pruning import Pruner
 from services.tasks.store import months, tables
 from tests.integration.tasks.past import add_past_runs, add_past_steps, failed_run, listed, past_run
 from tests.integration.tasks.running import Tasks
+from tests.support.waiting import await_until
 
 pytestmark = pytest.mark.parametrize("engine", ["postgres"], indirect=True)
 _NOW = datetime.now(UTC)
@@ -125,6 +127,46 @@ async def test_steps_go_with_the_month_of_their_run_though_it_ended_in_the_next(
     pruned = await Pruner(tasks.database).prune(next_month + timedelta(days=2))
     assert (pruned.runs, pruned.steps) == (1, 1)
     assert await tasks.count(tables.run_steps) == 0
+
+
+async def without_steps(tasks: Tasks) -> set[str]:
+    """The finished runs that have no steps."""
+    h, s = tables.run_history.c, tables.run_steps.c
+    query = select(h.id).where(~exists().where(s.run_id == h.id))
+    return set(await tasks.database.read(lambda connection, clock: connection.execute(query).scalars().all()))
+
+
+async def test_a_month_that_is_not_wholly_deleted_leaves_no_run_without_its_steps(
+    tasks: Tasks, postgres_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retention, "BATCH", 1)
+    instant = await add_past_month(tasks, postgres_database)
+    old = await add_past_runs(tasks, [past_run(id=id_at(instant), finished_at=instant) for _ in range(3)])
+    live = id_at(instant)
+    await tasks.queue_runs((await tasks.create()).id, 1, id=live)
+    await add_past_steps(tasks, [*old, live], 2)
+    cutoff = instant + timedelta(days=62)
+    with psycopg.connect(postgres_database) as somebody:
+        # The last of them cannot be deleted yet, and then the service is stopped.
+        somebody.execute("SELECT FROM tasks.run_steps WHERE run_id = %s FOR UPDATE", [max(old)])
+        pruning = asyncio.create_task(Pruner(tasks.database).prune(cutoff))
+        waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE 'DELETE%'"
+        await await_until(lambda: postgres_count(postgres_database, waits))
+        pruning.cancel()
+        assert await without_steps(tasks) == set()
+        somebody.rollback()
+    # The next one deletes what is left; a run that is not over keeps its own.
+    await await_until(lambda: not postgres_count(postgres_database, waits))
+    pruned = await Pruner(tasks.database).prune(cutoff)
+    assert pruned.complete
+    assert await tasks.count(tables.run_history) == 0
+    assert await tasks.count(tables.run_steps) == 2
+
+
+def postgres_count(url: str, query: str) -> int:
+    with psycopg.connect(url) as connection:
+        (count,) = connection.execute(query.encode()).fetchone() or (0,)
+    return int(count)
 
 
 async def test_the_service_cannot_change_a_table_itself(tasks: Tasks) -> None:

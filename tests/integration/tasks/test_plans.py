@@ -83,6 +83,9 @@ async def backlog(tasks: Tasks) -> Tasks:
     return tasks
 
 
+ANALYZE = "EXPLAIN (ANALYZE, TIMING OFF)"
+
+
 def claim(connection: Connection, clock: Clock) -> Any:
     return work.lease_runs(connection, worker_id=new_id(), agent_id=new_id(), role="", limit=10, clock=clock)
 
@@ -101,10 +104,58 @@ async def test_a_claim_reads_a_range_of_its_index_for_each_priority(backlog: Tas
 async def test_a_claim_touches_what_it_takes_and_little_more(backlog: Tasks) -> None:
     if not backlog.database.is_postgres:
         pytest.skip("SQLite does not say what it touches")
-    found = await plan(backlog, claim, having="foremost", prefix="EXPLAIN (ANALYZE, TIMING OFF)")
+    found = await plan(backlog, claim, having="foremost", prefix=ANALYZE)
     rows = [int(number) for number in re.findall(r"ix_runs_claim.*actual rows=(\d+)", found)]
     assert rows
     assert max(rows) <= 10
+
+
+@pytest.fixture
+async def many_lines(tasks: Tasks) -> Tasks:
+    """A queue with a run of each of 10 000 keys, the first of which has 3 000 more: all of them are due."""
+    now = tasks.clock.now()
+    ones = [new_run(now, concurrency_key=f"key {n}", priority=n % 9 + 1) for n in range(10_000)]
+    more = [new_run(now + timedelta(seconds=1), concurrency_key="key 0", priority=n % 9 + 1) for n in range(3000)]
+
+    def add(connection: Connection, clock: Clock) -> None:
+        for runs in (ones, more):
+            queue.add_runs(connection, runs, now)
+
+    await tasks.database.transact(add)
+    tasks.clock.advance(seconds=2)
+    return tasks
+
+
+async def test_a_claim_reads_few_rows_beside_ten_thousand_keys_of_which_one_is_saturated(many_lines: Tasks) -> None:
+    claimed = await many_lines.database.transact(claim)
+    held = await many_lines.database.read(lambda connection, clock: held_keys(connection))
+    assert (len(claimed.runs), "key 0" in held) == (10, True)
+    found = await plan(many_lines, claim, having="foremost", prefix=ANALYZE if many_lines.database.is_postgres else "")
+    assert "ix_runs_claim" in found
+    assert_no_table_is_read_whole(found)
+    assert len(re.findall(r"Sort Key|TEMP B-TREE", found)) == 1
+    # Of each priority ten at most to count, and ten to lock; and of these ten whether anybody follows.
+    assert rows_read(found) <= 18 * 10 + 10
+
+
+async def test_of_a_long_line_a_claim_reads_the_first_of_each_priority(many_lines: Tasks) -> None:
+    found = await plan(many_lines, claim, having="levels", prefix=ANALYZE if many_lines.database.is_postgres else "")
+    assert "ix_runs_line" in found
+    assert_no_table_is_read_whole(found)
+    assert_nothing_is_sorted(found)
+    # The other nine have no followers, and cost nothing.
+    assert rows_read(found) <= 9
+
+
+def held_keys(connection: Connection) -> list[str]:
+    return list(connection.scalars(select(tables.runs.c.concurrency_key).where(tables.runs.c.lease_token.is_not(None))))
+
+
+def rows_read(found: str) -> int:
+    """How many rows PostgreSQL took from the table of runs, those included that it left out; SQLite does not say."""
+    scans = re.findall(r"(?:Scan|using) \S+ on runs.*actual rows=([0-9.]+) loops=(\d+)", found)
+    scans += [(removed, "1") for removed in re.findall(r"Rows Removed by Filter: (\d+)", found)]
+    return round(sum(float(rows) * int(loops) for rows, loops in scans))
 
 
 async def test_the_next_of_a_line_is_found_at_its_front(backlog: Tasks) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from baton.tasks.v1 import run_pb2, task_pb2
+from baton.tasks.v1.run_service_pb2 import ListRunStepsRequest
 from baton.tasks.v1.work_service_pb2 import Lease, LeasedRun, RunFailed, RunReport
 from google.protobuf.duration_pb2 import Duration
 
@@ -56,6 +57,21 @@ async def test_what_would_fail_again_is_not_tried_again(tasks: Tasks, error_clas
     # Whatever the worker thinks of it.
     await tasks.report(failed(leased.lease, error_class))
     assert (await tasks.run(leased.lease.run_id)).status == run_pb2.RUN_STATUS_FAILED
+
+
+@pytest.mark.parametrize(
+    ("error_class", "retryable"), [(run_pb2.ERROR_CLASS_VALIDATION, False), (run_pb2.ERROR_CLASS_TOOL, True)]
+)
+async def test_an_error_is_shown_as_it_is_obeyed(tasks: Tasks, error_class: Any, retryable: bool) -> None:
+    leased = await leased_run(tasks, max_retries=0)
+    claimed = run_pb2.RunError(**{"class": error_class}, message="down", retryable=not retryable)
+    steps = [failed_step(0)]
+    steps[0].error.CopyFrom(claimed)
+    await tasks.report(RunReport(lease=leased.lease, steps=steps, failed=RunFailed(error=claimed)))
+    run_id = leased.lease.run_id
+    assert (await tasks.run(run_id)).error.retryable == retryable
+    (recorded,) = (await tasks.runs.ListRunSteps(ListRunStepsRequest(run_id=run_id))).items
+    assert recorded.error.retryable == retryable
 
 
 @pytest.mark.parametrize("retries", [0, 2])
