@@ -6,18 +6,15 @@ Prints the median and the 95th percentile of a claim of ten runs and of the repo
 """
 
 import argparse
-import shutil
 import statistics
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
-from pathlib import Path
 
 from sqlalchemy import Connection
 
-from migrations import runner
+from bench.databases import empty_database
 from services.chassis.clock import Clock
 from services.chassis.database import Database
 from services.chassis.ids import new_id
@@ -25,8 +22,7 @@ from services.tasks.models.run import NewRun, RunReport, Succeeded
 from services.tasks.models.task import BackoffStrategy
 from services.tasks.operations import work
 from services.tasks.store import queue
-from tests.support.databases import PASSWORD_SECRET, context_url
-from tests.support.postgres import Postgres
+from tests.support.databases import context_url
 
 _BATCH = 5000
 _CLAIM = 10
@@ -89,24 +85,11 @@ def measure(database: Database, what: str) -> None:
 
 
 @contextmanager
-def empty_database(engine: str) -> Iterator[Database]:
-    """A migrated database of its own."""
-    directory, server = Path(tempfile.mkdtemp(prefix="bench-claim-")), None
-    url = f"sqlite:///{directory}"
-    try:
-        if engine == "postgres":
-            server = Postgres(durable=True)
-            server.start()
-            server.execute("CREATE DATABASE claim")
-            url = server.url("claim")
-        runner.upgrade(url, secret=PASSWORD_SECRET)
-        database = Database(context_url(url, "tasks"), schema="tasks", pool_size=2)
-        yield database
-        database.close()
-    finally:
-        if server is not None:
-            server.remove()
-        shutil.rmtree(directory)
+def tables_of(url: str) -> Iterator[Database]:
+    """The tables of the tasks service."""
+    database = Database(context_url(url, "tasks"), schema="tasks", pool_size=2)
+    yield database
+    database.close()
 
 
 def main() -> None:
@@ -116,7 +99,7 @@ def main() -> None:
     parser.add_argument("--backlog", type=int, default=1_000_000)
     options = parser.parse_args()
     for engine in options.engine or ("postgres", "sqlite"):
-        with empty_database(engine) as database:
+        with empty_database(engine) as url, tables_of(url) as database:
             print(engine)
             due = _CLAIM * _CLAIMS
             add(database, due)
@@ -124,7 +107,7 @@ def main() -> None:
             add(database, options.backlog, timedelta(days=30))
             add(database, due)
             measure(database, f"{options.backlog} runs of the future")
-        with empty_database(engine) as database:
+        with empty_database(engine) as url, tables_of(url) as database:
             add(database, _KEYS, keys=[f"key {number}" for number in range(_KEYS)])
             measure(database, f"{_KEYS} keys with one run each")
             add(database, _KEYS, keys=["key saturated"] * _KEYS)

@@ -8,43 +8,20 @@ A scheduler of its own process fires them, and PostgreSQL is durable, as in prod
 import argparse
 import asyncio
 import random
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from sqlalchemy import Connection, func, select
 
-from migrations import runner
-from migrations.logins import service_url
+from bench.databases import empty_database
 from services.chassis.clock import Clock
 from services.chassis.database import Database
 from services.tasks.service import SCHEMA
 from services.tasks.store import tables
 from tests.integration.tasks.schedules import add_tasks, scheduler_process
-from tests.support.postgres import Postgres
+from tests.support.databases import context_url
 
-SECRET = b"only for benchmarks, on loopback"
 # Adding the tasks, and starting the scheduler, takes less than this.
 AHEAD = timedelta(seconds=20)
-
-
-@contextmanager
-def database(engine: str, folder: Path) -> Iterator[str]:
-    """A migrated database; the value is the tasks service's URL."""
-    if engine == "sqlite":
-        runner.upgrade(f"sqlite:///{folder}")
-        yield service_url(f"sqlite:///{folder}", "tasks")
-        return
-    server = Postgres(durable=True)
-    try:
-        server.start()
-        server.execute("CREATE DATABASE bench")
-        runner.upgrade(server.url("bench"), secret=SECRET)
-        yield service_url(server.url("bench"), "tasks", SECRET)
-    finally:
-        server.remove()
 
 
 def expression(due: datetime) -> str:
@@ -84,8 +61,8 @@ def main() -> None:
     parser.add_argument("--expressions", type=int, default=1000)
     given = parser.parse_args()
     for engine in given.engine or ["postgres", "sqlite"]:
-        with TemporaryDirectory() as temporary, database(engine, Path(temporary) / "rows") as url:
-            seconds = asyncio.run(measure(url, given.tasks, given.expressions))
+        with empty_database(engine) as url:
+            seconds = asyncio.run(measure(context_url(url, "tasks"), given.tasks, given.expressions))
             print(f"{engine:9} {given.tasks} tasks due in the same second{'':6} {seconds:6.2f} s", flush=True)
 
 

@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import psycopg
 import uvloop
 from baton.tasks.v1 import (
     run_service_pb2,
@@ -31,16 +32,15 @@ from baton.tasks.v1 import (
 from grpc.aio import Channel
 from sqlalchemy import Engine, column, create_engine, func, select, table, text
 
-from migrations import runner
-from migrations.logins import service_url
+from bench.databases import empty_database
 from services.chassis import telemetry
 from services.chassis.clock import SystemClock
 from services.chassis.columns import Id, Timestamp
 from services.chassis.ids import new_id
 from services.chassis.structs import to_struct
 from services.worker.worker import Worker
+from tests.support.databases import context_url
 from tests.support.grpc import Signer, channel_of
-from tests.support.postgres import Postgres
 from tests.support.processes import free_port
 from tests.support.waiting import await_until
 
@@ -49,27 +49,6 @@ SCOPES = ("tasks:read", "tasks:write", "runs:read", "runs:work", "tools:read", "
 PIPELINES = {"no step": [], "one echo.test step": [{"uses": "echo.test", "with": {"text": "hello"}, "save_as": "said"}]}
 CALLERS = 64
 BATCH = 1000
-
-
-@contextmanager
-def database(engine: str, folder: Path, peers: str | None) -> Iterator[str]:
-    """A migrated database; the value is the tasks service's URL. Afterwards `peers` gets the same server."""
-    if engine == "sqlite":
-        runner.upgrade(f"sqlite:///{folder}")
-        yield service_url(f"sqlite:///{folder}", "tasks")
-        return
-    server = Postgres(durable=True)
-    try:
-        server.start()
-        server.execute("CREATE DATABASE bench")
-        runner.upgrade(server.url("bench"), secret=SECRET)
-        yield service_url(server.url("bench"), "tasks", SECRET)
-        if peers:
-            server.execute("CREATE DATABASE peers")
-            command = [peers, str(Path(__file__).with_name("peers.py")), server.url("peers")]
-            subprocess.run(command, check=True, timeout=600)
-    finally:
-        server.remove()
 
 
 @contextmanager
@@ -219,7 +198,8 @@ async def measure(engine: str, arguments: argparse.Namespace) -> None:
     with TemporaryDirectory() as temporary:
         folder = Path(temporary)
         signer = Signer.trusted_through(folder / "jwks.json")
-        with database(engine, folder / "rows", arguments.peers) as url, tasks_service(url, folder) as address:
+        with empty_database(engine) as admin_url, tasks_service(context_url(admin_url, "tasks"), folder) as address:
+            url = context_url(admin_url, "tasks")
             token = signer.token(SCOPES)
             schema = {"options": "-c search_path=tasks"} if engine == "postgres" else {}
             rows = create_engine(url.replace("postgresql://", "postgresql+psycopg://"), connect_args=schema)
@@ -233,6 +213,16 @@ async def measure(engine: str, arguments: argparse.Namespace) -> None:
                 for name, pipeline in PIPELINES.items():
                     await bench.process(address, token, name, pipeline)
             rows.dispose()
+            if engine == "postgres" and arguments.peers:
+                compare(arguments.peers, admin_url)
+
+
+def compare(python: str, admin_url: str) -> None:
+    """What others reach on the same server."""
+    with psycopg.connect(admin_url, autocommit=True) as connection:
+        connection.execute("CREATE DATABASE peers")
+    command = [python, str(Path(__file__).with_name("peers.py")), admin_url.rpartition("/")[0] + "/peers"]
+    subprocess.run(command, check=True, timeout=600)
 
 
 def main() -> None:
