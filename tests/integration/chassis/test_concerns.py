@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -380,6 +380,22 @@ async def test_a_reader_who_leaves_ends_the_stream_behind_it_and_its_span(
 
 
 async def test_a_stream_is_no_faster_than_its_reader(newsstand: Newsstand) -> None:
+    reading, written = await _reading_too_slowly(newsstand)
+    assert written < 200
+    reading.cancel()
+
+
+async def test_a_reader_who_leaves_while_a_page_is_being_sent_is_no_error(
+    newsstand: Newsstand, spans: InMemorySpanExporter, caplog: pytest.LogCaptureFixture
+) -> None:
+    reading, _ = await _reading_too_slowly(newsstand)
+    reading.cancel()
+    assert (await _server_span(spans)).attributes[telemetry.RPC_STATUS] == "CANCELLED"
+    assert [record for record in caplog.records if record.name.startswith("services")] == []
+
+
+async def _reading_too_slowly(newsstand: Newsstand) -> tuple[Any, int]:
+    """Somebody who has taken one page, and how many were written until the buffers in between were full."""
     written = 0
 
     async def pages() -> AsyncIterator[Any]:
@@ -392,35 +408,8 @@ async def test_a_stream_is_no_faster_than_its_reader(newsstand: Newsstand) -> No
     reading = newsstand.caller().Print(messages.LookRequest())
     async for _ in reading:
         break
-    await _until_steady(lambda: written)
-    assert written < 200
-    reading.cancel()
-
-
-async def test_a_reader_who_leaves_while_a_page_is_being_sent_is_no_error(
-    newsstand: Newsstand, spans: InMemorySpanExporter, caplog: pytest.LogCaptureFixture
-) -> None:
-    written = 0
-
-    async def pages() -> AsyncIterator[Any]:
-        nonlocal written
-        while True:
-            written += 1
-            yield messages.LookResponse(data=b"x" * 100_000)
-
-    newsstand.servicer.pages = pages
-    reading = newsstand.caller().Print(messages.LookRequest())
-    async for _ in reading:
-        break
-    await _until_steady(lambda: written)
-    reading.cancel()
-    assert (await _server_span(spans)).attributes[telemetry.RPC_STATUS] == "CANCELLED"
-    assert [record for record in caplog.records if record.name.startswith("services")] == []
-
-
-async def _until_steady(count: Callable[[], int]) -> None:
-    """Until no more is written, because the buffers in between are full."""
     before = -1
-    while before != count():
-        before = count()
+    while before != written:
+        before = written
         await asyncio.sleep(0.1)
+    return reading, written
