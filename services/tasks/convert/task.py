@@ -6,11 +6,12 @@ from typing import Any, TypeVar
 
 from baton.tasks.v1 import task_pb2, task_service_pb2
 
+from services.chassis.backoff import BackoffStrategy
 from services.chassis.ids import stored_id
 from services.chassis.structs import from_struct, to_struct
 from services.chassis.timestamps import to_timestamp
 from services.tasks.convert.enums import from_enum, to_enum
-from services.tasks.models.task import BackoffStrategy, Misfire, NewTask, Overlap, ScheduleKind, Task, TaskStatus
+from services.tasks.models.task import Misfire, NewTask, Overlap, ScheduleKind, Task, TaskStatus
 from services.tasks.operations.task_status import Moved, Snoozed
 from services.tasks.store.task import TaskFilters
 

@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
-from services.tasks.models.task import BackoffStrategy
+from services.chassis.backoff import BackoffStrategy
 
 LEASE = timedelta(seconds=30)
 # A run whose holders died so often is ended: it probably kills them.

@@ -5,6 +5,8 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
+from services.chassis.backoff import BackoffStrategy
+
 
 class ScheduleKind(StrEnum):
     """What makes a task run."""
@@ -22,14 +24,6 @@ class TaskStatus(StrEnum):
     PAUSED = "paused"
     CANCELED = "canceled"
     COMPLETED = "completed"
-
-
-class BackoffStrategy(StrEnum):
-    """How long a failed run waits before its next attempt."""
-
-    EXPONENTIAL_JITTER = "exponential_jitter"
-    LINEAR = "linear"
-    FIXED = "fixed"
 
 
 class Misfire(StrEnum):

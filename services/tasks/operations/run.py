@@ -2,6 +2,7 @@
 
 from sqlalchemy import Connection
 
+from services.chassis.backoff import BackoffStrategy
 from services.chassis.call import Caller
 from services.chassis.clock import Clock
 from services.chassis.ids import new_id
@@ -15,7 +16,6 @@ from services.tasks.errors import (
     TaskNotFound,
 )
 from services.tasks.models.run import ErrorClass, NewRun, Run, RunError, RunStatus
-from services.tasks.models.task import BackoffStrategy
 from services.tasks.operations.start import require_startable
 from services.tasks.store import ending, history, queue
 from services.tasks.store import task as task_store

@@ -8,8 +8,8 @@ from typing import Any
 
 from sqlalchemy import Connection, Row
 
+from services.chassis.backoff import BackoffStrategy, backoff
 from services.chassis.clock import Clock
-from services.tasks.models.backoff import backoff
 from services.tasks.models.run import (
     MAX_CRASHES,
     RETRYABLE,
@@ -24,7 +24,6 @@ from services.tasks.models.run import (
     RunStatus,
     Succeeded,
 )
-from services.tasks.models.task import BackoffStrategy
 from services.tasks.store import claim as claim_store
 from services.tasks.store import lease as lease_store
 from services.tasks.store.claim import Claim

@@ -7,9 +7,9 @@ from typing import Any
 import orjson
 from sqlalchemy import ColumnElement, Connection, Row, String, Table, case, delete, func, insert, select, update
 
+from services.chassis.backoff import BackoffStrategy
 from services.tasks.models.ledger import ReportedRun
 from services.tasks.models.run import ApprovalState, RunStatus
-from services.tasks.models.task import BackoffStrategy
 from services.tasks.store.export import Source
 from services.tasks.store.rows import error_from_json, error_to_json
 from services.tasks.store.tables import run_history, runs

@@ -7,8 +7,9 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, Select, func, insert, or_, select, update
 
+from services.chassis.backoff import BackoffStrategy
 from services.tasks.models.occurrence import Occurrence, Outcome
-from services.tasks.models.task import BackoffStrategy, Misfire, Overlap, ScheduleKind, Task, TaskStatus
+from services.tasks.models.task import Misfire, Overlap, ScheduleKind, Task, TaskStatus
 from services.tasks.store.any_case import in_any_case
 from services.tasks.store.tables import occurrences, tasks
 

@@ -6,10 +6,10 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, select
 
+from services.chassis.backoff import BackoffStrategy
 from services.chassis.clock import Clock
 from services.chassis.ids import new_id
 from services.tasks.models.run import NewRun
-from services.tasks.models.task import BackoffStrategy
 from services.tasks.store.tables import runs
 from tests.integration.tasks.running import NO_TRACE
 

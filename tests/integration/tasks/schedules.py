@@ -12,10 +12,11 @@ from typing import Any
 
 from sqlalchemy import Connection, insert, select
 
+from services.chassis.backoff import BackoffStrategy
 from services.chassis.clock import Clock
 from services.chassis.columns import Id
 from services.chassis.ids import new_id
-from services.tasks.models.task import BackoffStrategy, Misfire, Overlap, ScheduleKind, Task, TaskStatus
+from services.tasks.models.task import Misfire, Overlap, ScheduleKind, Task, TaskStatus
 from services.tasks.store import batch, tables
 
 SECOND = timedelta(seconds=1)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from baton.tasks.v1 import run_pb2, task_pb2, task_service_pb2, tool_pb2, tool_service_pb2, work_service_pb2
 
+from services.chassis.backoff import BackoffStrategy
 from services.chassis.errors import InvalidArgument
 from services.chassis.structs import to_struct, to_value
 from services.tasks.convert import run as run_convert
@@ -30,7 +31,7 @@ from services.tasks.models.run import (
     Succeeded,
 )
 from services.tasks.models.run import Lease as LeaseModel
-from services.tasks.models.task import BackoffStrategy, Misfire, NewTask, Overlap, ScheduleKind, Task, TaskStatus
+from services.tasks.models.task import Misfire, NewTask, Overlap, ScheduleKind, Task, TaskStatus
 from services.tasks.models.tool import Tool, ToolServer, ToolTransport
 
 ENUMS: list[tuple[type[StrEnum], Any]] = [

@@ -6,12 +6,13 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from services.chassis.backoff import BackoffStrategy
 from services.chassis.clock import instant_text
 from services.tasks.models.judgement import Judgement, judge
 from services.tasks.models.occurrence import Outcome
 from services.tasks.models.run import NewRun
 from services.tasks.models.schedule import due_times, parse_schedule
-from services.tasks.models.task import BackoffStrategy, Misfire, Overlap, ScheduleKind, Task, TaskStatus
+from services.tasks.models.task import Misfire, Overlap, ScheduleKind, Task, TaskStatus
 from services.tasks.operations.new_run import new_run
 
 NOON = datetime(2026, 5, 12, 12, tzinfo=UTC)

@@ -6,7 +6,8 @@ from uuid import UUID
 
 import pytest
 
-from services.tasks.models.task import BackoffStrategy, Misfire, Overlap, ScheduleKind, Task, TaskStatus
+from services.chassis.backoff import BackoffStrategy
+from services.tasks.models.task import Misfire, Overlap, ScheduleKind, Task, TaskStatus
 from services.tasks.operations.new_run import new_run, params_fault
 
 AT = datetime(2026, 5, 12, tzinfo=UTC)

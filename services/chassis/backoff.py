@@ -1,14 +1,21 @@
-"""How long a run that failed waits for its next attempt."""
+"""How long something that failed waits for its next attempt."""
 
 import random
 from collections.abc import Callable
 from datetime import timedelta
-
-from services.tasks.models.task import BackoffStrategy
+from enum import StrEnum
 
 BASE_SECONDS = 1.0
 MAX_SECONDS = 300.0
 MAX_RETRY_AFTER = timedelta(hours=1)
+
+
+class BackoffStrategy(StrEnum):
+    """How waits grow from one retry to the next."""
+
+    EXPONENTIAL_JITTER = "exponential_jitter"
+    LINEAR = "linear"
+    FIXED = "fixed"
 
 
 def backoff(

@@ -4,8 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from services.tasks.models.backoff import backoff
-from services.tasks.models.task import BackoffStrategy
+from services.chassis.backoff import BackoffStrategy, backoff
 
 EXPONENTIAL, LINEAR, FIXED = (
     BackoffStrategy.EXPONENTIAL_JITTER,
