@@ -6,9 +6,11 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from services.pipeline import options
 from services.pipeline.conditions import compile_condition
 from services.pipeline.errors import PipelineError, Problem, ValidationFault
 from services.pipeline.expressions import Expression
+from services.pipeline.options import Approval, Foreach, OnError, Report, Retry
 from services.pipeline.references import Scope
 from services.pipeline.templates import compile_template, member
 
@@ -21,11 +23,7 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 _USES = re.compile(r"[a-z][a-z0-9_-]{0,63}\.[A-Za-z0-9_.-]{1,128}")
 _SCALARS = (str, int, float, bool)
 _PAYLOAD_KEYS = ("pipeline", "params")
-_STEP_KEYS = ("id", "uses", "with", "save_as", "if", "timeout_seconds")
-_LATER_STEP_KEYS = ("retry", "on_error", "foreach", "approval")
-
-Report = Callable[[str, str], None]
-"""Takes one fault: its field and its description."""
+_STEP_KEYS = ("id", "uses", "with", "save_as", "if", "timeout_seconds", "retry", "on_error", "foreach", "approval")
 
 
 @dataclass(frozen=True)
@@ -44,6 +42,13 @@ class Step:
     """The step's `if`: skipped unless this is true."""
     timeout_seconds: float | None = None
     """How long the call may take; when None, the tool server's limit."""
+    retry: Retry | None = None
+    """How often it is tried again; when None, as often as its task says."""
+    on_error: OnError = OnError.FAIL
+    foreach: Foreach | None = None
+    """What it is done for, item by item."""
+    approval: Approval | None = None
+    """Who must say yes before it is begun."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +102,10 @@ def _step(position: int, step: Mapping[str, Any]) -> Step:
         save_as=step.get("save_as"),
         condition=step.get("if"),
         timeout_seconds=step.get("timeout_seconds"),
+        retry=options.retry(step),
+        on_error=OnError(step.get("on_error", OnError.FAIL)),
+        foreach=options.foreach(step),
+        approval=options.approval(step),
     )
 
 
@@ -136,12 +145,16 @@ class _StepChecks:
         self._ids: dict[str, int] = {}
 
     def check(self, step: Mapping[str, Any], position: int, path: str) -> None:
-        _check_keys(step, _STEP_KEYS, path, self._report, later=_LATER_STEP_KEYS)
+        _check_keys(step, _STEP_KEYS, path, self._report)
+        options.check(step, path, self._report)
         self._check_id(step, position, path)
         self._check_uses(step, path)
         self._check_timeout(step, path)
         self._check_condition(step, path)
+        self._check_items(step, path)
+        self._scope.item = options.item_name(step)
         self._check_input(step, path)
+        self._scope.item = None
         self._check_save_as(step, path)
 
     def _check_id(self, step: Mapping[str, Any], position: int, path: str) -> None:
@@ -173,12 +186,19 @@ class _StepChecks:
             return
         self._check_text(f"{path}.if", lambda: [compile_condition(step["if"])])
 
+    def _check_items(self, step: Mapping[str, Any], path: str) -> None:
+        if isinstance(step.get("foreach"), Mapping):
+            self._check_templates(step["foreach"].get("items"), f"{path}.foreach.items")
+
     def _check_input(self, step: Mapping[str, Any], path: str) -> None:
         given = step.get("with", {})
-        if not isinstance(given, Mapping):
+        if isinstance(given, Mapping):
+            self._check_templates(given, f"{path}.with")
+        else:
             self._report(f"{path}.with", "must be an object: the tool's input")
-            return
-        for field_path, text in _strings(given, f"{path}.with"):
+
+    def _check_templates(self, value: Any, path: str) -> None:
+        for field_path, text in _strings(value, path):
             self._check_text(field_path, lambda text=text: list(compile_template(text).expressions))  # type: ignore[misc]
 
     def _check_text(self, path: str, read: Callable[[], list[Expression]]) -> None:
@@ -210,13 +230,9 @@ def _is_name(value: Any) -> bool:
     return isinstance(value, str) and bool(_NAME.fullmatch(value))
 
 
-def _check_keys(
-    given: Mapping[str, Any], known: tuple[str, ...], path: str, report: Report, later: tuple[str, ...] = ()
-) -> None:
+def _check_keys(given: Mapping[str, Any], known: tuple[str, ...], path: str, report: Report) -> None:
     for key in given:
-        if key in later:
-            report(member(path, key), "is not available in this version")
-        elif key not in known:
+        if key not in known:
             report(member(path, str(key)), f"is unknown; known are {', '.join(known)}")
 
 

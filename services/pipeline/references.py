@@ -11,7 +11,7 @@ Path = tuple[str, ...]
 
 ROOTS = ("now", "params", "steps", "run", "task")
 """What expressions can read in this version."""
-_LATER = ("event", "item")
+_LATER = ("event",)
 _FIELDS = {"run": ("attempt", "created_at", "id"), "task": ("id", "title")}
 _CURRENT = ("current", "identity")
 _SEQUENCES = ("subexpression", "index_expression", "pipe")
@@ -58,6 +58,8 @@ class Scope:
     params: Collection[str]
     saved: set[str] = field(default_factory=set)
     saved_later: Collection[str] = ()
+    item: str | None = None
+    """What the step calls the item at hand; None where there is none."""
 
     def faults(self, expression: Expression) -> Iterator[str]:
         """What is wrong with the references of `expression`, each fault once."""
@@ -68,6 +70,10 @@ class Scope:
         match path:
             case (root,) if root in _LATER:
                 return f"{root} is not available in this version"
+            case (root,) if root == self.item:
+                return None
+            case ("item",):
+                return "item is there only in `with` of a step with foreach, under the name that its `as` says"
             case (root,) if root not in ROOTS:
                 return f"there is no {clip(root)!r}; expressions can read {', '.join(ROOTS)}"
             case ("params", name) if name not in self.params:

@@ -11,6 +11,7 @@ from services.pipeline import canonical, conditions
 from services.pipeline.budget import Budget
 from services.pipeline.definition import default_id
 from services.pipeline.errors import ConditionError, PipelineError, Problem, TemplateError, clip
+from services.pipeline.options import item_name
 from services.pipeline.references import paths_read
 from services.pipeline.templates import member, render
 
@@ -33,6 +34,8 @@ class StepSketch:
     """The tool's input; a template that cannot be rendered stays as it is written."""
     condition: bool | None = None
     """Whether the step's `if` is true; None when it has none, or it cannot be told."""
+    items: int | None = None
+    """How many items it is done for, `with` being for the first; None when it has none, or it cannot be told."""
     unresolved: list[Problem] = field(default_factory=list)
 
 
@@ -61,9 +64,24 @@ class _Sketcher:
         sketched = StepSketch(_text(step.get("id", default_id(position))), _text(step.get("uses", "")))
         if isinstance(step.get("if"), str):
             sketched.condition = self._condition(step["if"], f"{path}.if", sketched)
+        item = self._first_item(step, path, sketched)
         if isinstance(step.get("with"), Mapping):
+            whole, self._context = self._context, {**self._context, **item}
             sketched.with_ = self._render(step["with"], f"{path}.with", sketched)
+            self._context = whole
         return sketched
+
+    def _first_item(self, step: Mapping[str, Any], path: str, sketched: StepSketch) -> Mapping[str, Any]:
+        """What templates can read of the first item, by its name; counts the items."""
+        foreach = step.get("foreach")
+        if not isinstance(foreach, Mapping):
+            return {}
+        items = self._render(foreach.get("items"), f"{path}.foreach.items", sketched)
+        if not isinstance(items, list | tuple):
+            return {}
+        sketched.items = len(items)
+        name = item_name(step)
+        return {name: items[0]} if name and items else {}
 
     def _condition(self, text: str, path: str, sketched: StepSketch) -> bool | None:
         try:

@@ -203,3 +203,34 @@ class ToolServerNotFound(NotFound):
         super().__init__(
             f"tool server {name!r} does not exist", reason="TOOL_SERVER_NOT_FOUND", metadata={"name": name}
         )
+
+
+class LeaseLost(FailedPrecondition):
+    """A run is not, or no longer, held under this lease."""
+
+    def __init__(self, run_id: str) -> None:
+        super().__init__(
+            f"run {run_id} is not held under this lease any more", reason="LEASE_LOST", metadata={"run_id": run_id}
+        )
+
+
+class StepNotFound(NotFound):
+    """The pipeline of a run has no such step."""
+
+    def __init__(self, run_id: str, step_id: str) -> None:
+        super().__init__(
+            f"run {run_id} has no step {step_id!r}",
+            reason="STEP_NOT_FOUND",
+            metadata={"run_id": run_id, "step_id": step_id},
+        )
+
+
+class FileNotFound(NotFound):
+    """No file has this digest, or it was kept no longer."""
+
+    def __init__(self, digest: str) -> None:
+        super().__init__(
+            f"there is no file {digest}: files are kept as long as the runs that made them",
+            reason="FILE_NOT_FOUND",
+            metadata={"digest": digest},
+        )

@@ -13,6 +13,7 @@ from services.tasks.store import retention as store
 _log = logging.getLogger(__name__)
 # What a last batch and the answer may need of the time that the call has.
 _RESERVED_SECONDS = 3.0
+_FILES = 100
 
 
 class Pruner:
@@ -36,7 +37,18 @@ class Pruner:
             )
             pruned += Pruned(occurrences=batch.occurrences)
             if batch.complete:
-                return pruned
+                break
+        return pruned + Pruned(complete=await self._prune_files(cutoff))
+
+    async def _prune_files(self, cutoff: datetime) -> bool:
+        """Deletes the files that are older than `cutoff`; answers whether none is left."""
+        while not _is_late():
+            deleted = await self._database.transact(
+                lambda connection, clock: retention.prune_files(connection, cutoff, _FILES, clock)
+            )
+            if deleted < _FILES:
+                return True
+        return False
 
     async def prune_runs(self, cutoff: datetime, age: Age = Age.FINISHED) -> Pruned:
         """Deletes the finished runs that are older than `cutoff`, and their steps."""

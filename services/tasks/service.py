@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import grpc
 from baton.tasks.v1 import (
+    file_service_pb2,
+    file_service_pb2_grpc,
     ledger_service_pb2,
     ledger_service_pb2_grpc,
     run_service_pb2,
@@ -34,6 +36,7 @@ from services.tasks.config import Settings
 from services.tasks.housekeeping import MonthMaker, Retention
 from services.tasks.listener import CONNECTION_SECONDS, Listener
 from services.tasks.models.schedule import is_timezone
+from services.tasks.servicer.file import FileServicer
 from services.tasks.servicer.ledger import LedgerServicer
 from services.tasks.servicer.run import RunServicer
 from services.tasks.servicer.task import TaskServicer
@@ -117,6 +120,7 @@ def build(settings: Settings, clock: Clock | None = None) -> Service:
         work_service_pb2.DESCRIPTOR,
         tool_service_pb2.DESCRIPTOR,
         ledger_service_pb2.DESCRIPTOR,
+        file_service_pb2.DESCRIPTOR,
     )
     server = create_server(policies(contract), Verifier(settings.jwks_file, clock or SystemClock()))
     task_servicer = TaskServicer(database, idempotency, cursors, work_wakeup, settings.default_timezone)
@@ -127,6 +131,7 @@ def build(settings: Settings, clock: Clock | None = None) -> Service:
     work_service_pb2_grpc.add_WorkServiceServicer_to_server(work_servicer, server)
     tool_service_pb2_grpc.add_ToolServiceServicer_to_server(ToolServicer(database, idempotency, cursors), server)
     ledger_service_pb2_grpc.add_LedgerServiceServicer_to_server(LedgerServicer(database, idempotency, cursors), server)
+    file_service_pb2_grpc.add_FileServiceServicer_to_server(FileServicer(database), server)
     scheduler, reaper = Scheduler(database, work_wakeup, clock), Reaper(database, work_wakeup)
     month_maker = MonthMaker(database) if database.is_postgres else None
     retention = Retention(database, settings.retention_days) if settings.retention_days else None

@@ -3,37 +3,40 @@
 import asyncio
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import AsyncIterator
+from datetime import timedelta
 from typing import Any
 
-import orjson
 from baton.tasks.v1 import run_pb2, work_service_pb2
-from google.protobuf.struct_pb2 import Struct
+from baton.tasks.v1.work_service_pb2 import RunReport
 from opentelemetry.trace import Span
 
-from services.chassis import structs
 from services.chassis.clock import Clock, instant_text
 from services.chassis.errors import ServiceError
 from services.chassis.timestamps import from_timestamp
 from services.pipeline.definition import Pipeline, Step
 from services.pipeline.errors import PipelineError
+from services.pipeline.options import OnError
 from services.worker import failures, payloads, spans
-from services.worker.failures import InputNotValid, InternalFault, StepFailed
+from services.worker.failures import InternalFault, StepFailed
+from services.worker.files import Files
+from services.worker.foreach import Surroundings, run_items
 from services.worker.held import HeldRun
-from services.worker.limits import MAX_OUTPUT_BYTES
+from services.worker.outputs import Outputs
 from services.worker.reporting import LeaseLost, Reporter
+from services.worker.retrying import error_output, is_settled
 from services.worker.steps import StepResult, StepRunner, Tools
 
-_DONE = (run_pb2.STEP_STATUS_SUCCEEDED, run_pb2.STEP_STATUS_SKIPPED)
 _log = logging.getLogger(__name__)
 
 
 class Executor:
     """Does leased runs, any number at a time."""
 
-    def __init__(self, tools: Tools, reporter: Reporter, clock: Clock) -> None:
+    def __init__(self, tools: Tools, reporter: Reporter, files: Files, clock: Clock) -> None:
         self._tools = tools
         self._reporter = reporter
+        self._files = files
         self._clock = clock
 
     async def execute(self, leased: work_service_pb2.LeasedRun, held: HeldRun) -> None:
@@ -41,7 +44,7 @@ class Executor:
         runner = StepRunner(leased.lease.run_id, leased.lease.attempt, self._tools, self._clock)
         with spans.run_span(leased) as span:
             try:
-                await _Execution(leased, held, runner, self._reporter, self._clock, span).run()
+                await _Execution(leased, held, runner, self._reporter, self._files, span).run()
             except LeaseLost:
                 _log.warning("lease_lost", extra={"run_id": held.lease.run_id, "attempt": held.lease.attempt})
                 spans.mark_failed(span, "lease_lost")
@@ -58,7 +61,7 @@ class Executor:
         held.end()
         released = work_service_pb2.RunReleased()
         try:
-            await self._reporter.send(work_service_pb2.RunReport(lease=leased.lease, released=released))
+            await self._reporter.send(RunReport(lease=leased.lease, released=released))
         except (LeaseLost, ServiceError):
             _log.warning("run_not_given_back", extra={"run_id": held.lease.run_id, "attempt": held.lease.attempt})
 
@@ -72,16 +75,19 @@ class _Execution:
         held: HeldRun,
         runner: StepRunner,
         reporter: Reporter,
-        clock: Clock,
+        files: Files,
         span: Span,
     ) -> None:
         self._leased = leased
         self._held = held
         self._runner = runner
         self._reporter = reporter
-        self._clock = clock
         self._span = span
-        self._saved: dict[str, Any] = {}
+        self._outputs = Outputs(files)
+        self._recorded = {record.id: record for record in leased.steps}
+        self._surroundings = Surroundings(
+            runner, self._outputs, self._items_recorded, self._report_item, lambda: held.cancel_requested
+        )
         self._unreported: list[run_pb2.RunStep] = []
 
     async def run(self) -> None:
@@ -91,61 +97,113 @@ class _Execution:
             if self._held.lost:
                 return
             _go_on_after_cancellation()
-            outcome = work_service_pb2.RunReport(released=work_service_pb2.RunReleased())
+            outcome = RunReport(released=work_service_pb2.RunReleased())
         except ServiceError:
-            outcome = self._unrecordable()
+            outcome = await self._unrecordable()
         self._held.end()
         await self._end(outcome)
 
-    async def _work(self) -> work_service_pb2.RunReport:
+    async def _work(self) -> RunReport:
         """Does the steps that are left; answers the outcome."""
         try:
             return await self._do_steps(payloads.read(self._leased.payload))
         except PipelineError as error:
-            return self._failed(failures.from_pipeline(error))
+            return await self._failed(failures.from_pipeline(error))
         except StepFailed as failure:
-            return self._failed(failure)
+            return await self._failed(failure)
         except (LeaseLost, ServiceError):
             raise
         except Exception:
             _log.exception("run_crashed", extra={"run_id": self._leased.lease.run_id})
-            return self._failed(InternalFault("the worker failed to do this run"))
+            return await self._failed(InternalFault("the worker failed to do this run"))
 
-    async def _do_steps(self, pipeline: Pipeline) -> work_service_pb2.RunReport:
+    async def _do_steps(self, pipeline: Pipeline) -> RunReport:
         """The last step's record is left to travel with the outcome."""
-        left = list(self._steps_left(pipeline))
+        left = [placed async for placed in self._steps_left(pipeline)]
         context = self._run_context(pipeline) if left else {}
         for number, (position, step) in enumerate(left, start=1):
             if self._held.cancel_requested:
-                return self._canceled()
-            # A copy: what a tool was given must not change under it when later steps save more.
-            result = await self._runner.run(position, step, {**context, "steps": dict(self._saved)})
-            self._note(step, result)
-            if result.failure is not None:
-                return self._failed(result.failure, step.id)
+                return await self._canceled()
+            result = await self._do(position, step, {**context, "steps": self._outputs.saved()})
+            outcome = await self._outcome_of(step, result)
+            if outcome is not None:
+                return outcome
             if number < len(left) and not self._held.cancel_requested:
-                await self._report(work_service_pb2.RunReport())
-        return self._succeeded()
+                await self._report(RunReport())
+        return await self._succeeded()
 
-    def _steps_left(self, pipeline: Pipeline) -> Iterator[tuple[int, Step]]:
-        """The steps that no earlier attempt finished; what those saved is saved again."""
-        done = {record.id: record for record in self._leased.steps if record.status in _DONE}
+    async def _steps_left(self, pipeline: Pipeline) -> AsyncIterator[tuple[int, Step]]:
+        """The steps that no earlier attempt settled; what those saved is saved again."""
         for position, step in enumerate(pipeline.steps):
-            record = done.get(step.id)
-            if record is None:
+            record = self._recorded.get(step.id)
+            if record is None or not is_settled(step, record):
                 yield position, step
-            elif step.save_as and record.status == run_pb2.STEP_STATUS_SUCCEEDED:
-                self._saved[step.save_as] = structs.from_value(record.output)
+            elif step.save_as and record.status != run_pb2.STEP_STATUS_SKIPPED:
+                await self._recall(record, step.save_as)
 
-    def _note(self, step: Step, result: StepResult) -> None:
-        self._unreported.append(result.record)
-        if step.save_as and result.succeeded:
-            self._saved[step.save_as] = result.output
+    async def _recall(self, record: run_pb2.RunStep, name: str) -> None:
+        if record.status == run_pb2.STEP_STATUS_SUCCEEDED or record.HasField("output") or record.output_uri:
+            await self._outputs.recall(record, name)
+        else:
+            self._outputs.remember(error_output(record.error), name)
+
+    async def _do(self, position: int, step: Step, context: dict[str, Any]) -> StepResult:
+        foreach, surroundings = step.foreach, self._surroundings
+        if foreach is not None:
+            return await self._runner.run(
+                position, step, context, each=lambda record: run_items(record, step, foreach, context, surroundings)
+            )
+        earlier = self._recorded.get(step.id)
+        return await self._runner.run(position, step, context, tries=(earlier.tries if earlier else 0) + 1)
+
+    async def _outcome_of(self, step: Step, result: StepResult) -> RunReport | None:
+        """Takes note of what a step did; answers the run's outcome when the run does not go on."""
+        if result.canceled:
+            return await self._canceled()
+        goes_on = result.wait is None and step.on_error is OnError.CONTINUE
+        if result.failure is None or goes_on:
+            await self._keep(step, result)
+            return None
+        if result.wait is None:
+            self._unreported.append(result.record)
+            return await self._failed(result.failure, step.id, final=step.retry is not None)
+        if step.foreach is None:  # what became of items is in their own records
+            self._unreported.append(result.record)
+        return _deferred(result.record.error, result.wait)
+
+    async def _keep(self, step: Step, result: StepResult) -> None:
+        record, name = result.record, step.save_as
+        try:
+            if record.status == run_pb2.STEP_STATUS_SKIPPED:
+                return
+            if name and (result.succeeded or result.output is not None):
+                await self._outputs.save(record, result.output, name)
+            elif name:
+                self._outputs.remember(error_output(record.error), name)
+            elif result.succeeded and step.foreach is None:
+                await self._outputs.record(record, result.output)
+        finally:
+            self._unreported.append(record)
+
+    async def _items_recorded(self, position: int, with_output: bool) -> list[run_pb2.RunStep]:
+        request = work_service_pb2.ListItemsRequest(lease=self._held.lease, position=position, with_output=with_output)
+        items: list[run_pb2.RunStep] = []
+        while True:
+            page = await self._reporter.list_items(request)
+            items += page.items
+            if not page.has_more:
+                return items
+            request.after = page.items[-1].item
+
+    async def _report_item(self, record: run_pb2.RunStep) -> None:
+        report = RunReport(lease=self._held.lease, steps=[record])
+        receipt = await self._reporter.send(report)
+        self._held.cancel_requested |= receipt.cancel_requested
 
     def _run_context(self, pipeline: Pipeline) -> dict[str, Any]:
         lease = self._leased.lease
         return {
-            "now": instant_text(self._clock.now()),
+            "now": instant_text(from_timestamp(self._leased.started_at)),
             "params": dict(pipeline.params),
             "run": {
                 "id": lease.run_id,
@@ -155,33 +213,26 @@ class _Execution:
             "task": {"id": self._leased.task_id, "title": self._leased.task},
         }
 
-    def _succeeded(self) -> work_service_pb2.RunReport:
-        if not self._saved:
-            return work_service_pb2.RunReport(succeeded=work_service_pb2.RunSucceeded())
-        size = self._output_bytes()
-        if size > MAX_OUTPUT_BYTES:
-            raise InputNotValid(f"the saved outputs have {size} bytes in all, at most {MAX_OUTPUT_BYTES}")
-        succeeded = work_service_pb2.RunSucceeded(output=structs.to_struct(self._saved))
-        return work_service_pb2.RunReport(succeeded=succeeded)
+    async def _succeeded(self) -> RunReport:
+        return await self._with_output(RunReport(succeeded=work_service_pb2.RunSucceeded()))
 
-    def _failed(self, failure: StepFailed, step_id: str = "") -> work_service_pb2.RunReport:
-        failed = work_service_pb2.RunFailed(error=failures.run_error(failure, step_id), output=self._output_so_far())
+    async def _canceled(self) -> RunReport:
+        return await self._with_output(RunReport(canceled=work_service_pb2.RunCanceled()))
+
+    async def _failed(self, failure: StepFailed, step_id: str = "", *, final: bool = False) -> RunReport:
+        failed = work_service_pb2.RunFailed(error=failures.run_error(failure, step_id), final=final)
         if failure.retry_after is not None:
             failed.retry_after.FromMilliseconds(math.ceil(failure.retry_after * 1000))
-        return work_service_pb2.RunReport(failed=failed)
+        return await self._with_output(RunReport(failed=failed))
 
-    def _canceled(self) -> work_service_pb2.RunReport:
-        return work_service_pb2.RunReport(canceled=work_service_pb2.RunCanceled(output=self._output_so_far()))
+    async def _with_output(self, report: RunReport) -> RunReport:
+        """What the run saved, added to its outcome."""
+        output, report.outputs_uri = await self._outputs.of_run()
+        if output is not None:
+            getattr(report, report.WhichOneof("outcome") or "").output.CopyFrom(output)
+        return report
 
-    def _output_so_far(self) -> Struct | None:
-        """What is saved, unless it is more than may be kept."""
-        return structs.to_struct(self._saved) if self._output_bytes() <= MAX_OUTPUT_BYTES else None
-
-    def _output_bytes(self) -> int:
-        # Every output was checked when its tool answered, so this is JSON.
-        return len(orjson.dumps(self._saved))
-
-    async def _end(self, outcome: work_service_pb2.RunReport) -> None:
+    async def _end(self, outcome: RunReport) -> None:
         if self._span.is_recording():
             self._span.set_attribute(spans.RUN_OUTCOME, outcome.WhichOneof("outcome") or "")
         if outcome.HasField("failed"):
@@ -189,21 +240,27 @@ class _Execution:
         try:
             await self._report(outcome)
         except ServiceError:
-            await self._report(self._unrecordable())
+            await self._report(await self._unrecordable())
 
-    def _unrecordable(self) -> work_service_pb2.RunReport:
+    async def _unrecordable(self) -> RunReport:
         """What was done cannot be recorded as it is; that it was not recorded still can."""
         self._unreported.clear()
-        self._saved.clear()
-        return self._failed(InternalFault("what this run did could not be recorded"))
+        self._outputs.forget()
+        return await self._failed(InternalFault("what this run did could not be recorded"))
 
-    async def _report(self, report: work_service_pb2.RunReport) -> None:
+    async def _report(self, report: RunReport) -> None:
         """Sends `report` with the steps that ended since the last one. Raises LeaseLost and ServiceError."""
         report.lease.CopyFrom(self._held.lease)
         report.steps.extend(self._unreported)
         receipt = await self._reporter.send(report)
         self._held.cancel_requested |= receipt.cancel_requested
         self._unreported.clear()
+
+
+def _deferred(error: run_pb2.RunError, wait: timedelta) -> RunReport:
+    deferred = work_service_pb2.RunDeferred(error=error)
+    deferred.wait.FromTimedelta(wait)
+    return RunReport(deferred=deferred)
 
 
 def _go_on_after_cancellation() -> None:

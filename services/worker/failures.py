@@ -72,6 +72,11 @@ def from_pipeline(error: PipelineError) -> StepFailed:
     return InputNotValid(str(error))
 
 
+def from_error(error: run_pb2.RunError, message: str, retry_after: float | None = None) -> StepFailed:
+    """A failure of the same class as one that is recorded."""
+    return _OF_CLASS[getattr(error, "class")](message, retry_after=retry_after)
+
+
 def run_error(failure: StepFailed, step_id: str = "") -> run_pb2.RunError:
     """The failure as it is reported."""
     error = run_pb2.RunError(
@@ -84,3 +89,9 @@ def run_error(failure: StepFailed, step_id: str = "") -> run_pb2.RunError:
 def error_type(error: run_pb2.RunError) -> str:
     """The class of an error in lower case: `tool_timeout`."""
     return run_pb2.ErrorClass.Name(getattr(error, "class")).removeprefix("ERROR_CLASS_").lower()
+
+
+_OF_CLASS = {
+    kind.error_class: kind
+    for kind in (InputNotValid, TemplateNotRendered, ConditionNotEvaluated, ToolFailed, ToolTimedOut, InternalFault)
+}

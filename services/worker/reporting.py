@@ -9,23 +9,20 @@ from baton.tasks.v1 import work_service_pb2, work_service_pb2_grpc
 from opentelemetry import context as otel_context
 
 from services.chassis.errors import (
-    Aborted,
-    DeadlineExceeded,
+    FailedPrecondition,
     Internal,
     PermissionDenied,
     ResourceExhausted,
     ServiceError,
-    Unauthenticated,
-    Unavailable,
 )
+from services.worker.patience import ANSWER_SECONDS, WAITED_OUT, until_answered
 
 MAX_BATCH = 100
 MAX_BATCH_BYTES = 1024 * 1024
-_ANSWER_SECONDS = 10.0
 _PAUSE_SECONDS = 0.2
 _LONGEST_PAUSE_SECONDS = 2.0
-# These pass, or they also keep the lease from being renewed and so end with it.
-_WAITED_OUT = (Unavailable, DeadlineExceeded, Aborted, Unauthenticated, PermissionDenied)
+# Who may not report may not renew, either, and so the lease ends.
+_WAITED_OUT = (*WAITED_OUT, PermissionDenied)
 # These may pass, but must not hold a run for ever.
 _TRIED_AGAIN = (Internal, ResourceExhausted)
 _TRIES = 5
@@ -67,6 +64,13 @@ class Reporter:
             raise LeaseLost
         return receipt
 
+    async def list_items(self, request: work_service_pb2.ListItemsRequest) -> work_service_pb2.ListItemsResponse:
+        """What is recorded of items. Raises LeaseLost, and ServiceError when it can never be answered."""
+        try:
+            return await until_answered(lambda: self._stub.ListItems(request, timeout=ANSWER_SECONDS))
+        except FailedPrecondition:
+            raise LeaseLost from None
+
     async def _send_waiting(self) -> None:
         while batch := self._next_batch():
             try:
@@ -107,7 +111,7 @@ class Reporter:
         request = work_service_pb2.ReportRunsRequest(reports=[pending.report for pending in batch])
         token = otel_context.attach(batch[0].context)
         try:
-            response = await self._stub.ReportRuns(request, timeout=_ANSWER_SECONDS)
+            response = await self._stub.ReportRuns(request, timeout=ANSWER_SECONDS)
         finally:
             otel_context.detach(token)
         if len(response.receipts) != len(batch):

@@ -16,6 +16,7 @@ RUN_OUTCOME = "baton.run.outcome"
 STEP_ID = "baton.step.id"
 STEP_USES = "baton.step.uses"
 STEP_STATUS = "baton.step.status"
+STEP_ITEM = "baton.step.item"
 
 
 def run_span(leased: work_service_pb2.LeasedRun) -> AbstractContextManager[Span]:
@@ -34,10 +35,12 @@ def run_span(leased: work_service_pb2.LeasedRun) -> AbstractContextManager[Span]
     return _Current(span)
 
 
-def step_span(step_id: str, uses: str) -> AbstractContextManager[Span]:
-    """The span of one step, beneath that of its run."""
-    span = telemetry.tracer().start_span("step.execute", attributes={STEP_ID: step_id, STEP_USES: uses})
-    return _Current(span)
+def step_span(record: run_pb2.RunStep) -> AbstractContextManager[Span]:
+    """The span of one step beneath that of its run, or of one item beneath that of its step."""
+    attributes: dict[str, str | int] = {STEP_ID: record.id, STEP_USES: record.uses}
+    if record.HasField("item"):
+        attributes[STEP_ITEM] = record.item
+    return _Current(telemetry.tracer().start_span("step.execute", attributes=attributes))
 
 
 class _Current:

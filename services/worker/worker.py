@@ -6,12 +6,13 @@ import logging
 from collections.abc import Coroutine
 from typing import Any
 
-from baton.tasks.v1 import tool_service_pb2_grpc, work_service_pb2_grpc
+from baton.tasks.v1 import file_service_pb2_grpc, tool_service_pb2_grpc, work_service_pb2_grpc
 from grpc.aio import Channel
 
 from services.chassis.clock import Clock
 from services.chassis.ids import new_id
 from services.worker.execution import Executor
+from services.worker.files import Files
 from services.worker.held import HeldRuns, LeaseTiming
 from services.worker.leasing import Leasing
 from services.worker.renewal import Renewal
@@ -47,7 +48,8 @@ class Worker:
         self._held = HeldRuns(concurrency, timing)
         self._pool = McpPool(tool_calls)
         self._registry = Registry(tool_service_pb2_grpc.ToolServiceStub(tasks), self._pool)
-        executor = Executor(Toolbox(self._registry, self._pool), Reporter(work), clock)
+        files = Files(file_service_pb2_grpc.FileServiceStub(tasks))
+        executor = Executor(Toolbox(self._registry, self._pool), Reporter(work), files, clock)
         self._leasing = Leasing(work, new_id(), self._held, executor.execute, executor.give_back, role=role)
         self._renewal = Renewal(work, self._held)
 

@@ -25,7 +25,7 @@ def _drift(database_url: str, context: str) -> list[str]:
     [
         ("tasks", "DROP INDEX ix_tasks_due", "index ix_tasks_due of tasks is missing"),
         ("tasks", "CREATE TABLE mine (id int)", "table mine is not expected"),
-        ("tasks", "DROP TABLE run_steps", "table run_steps is missing"),
+        ("tasks", "DROP TABLE run_names", "table run_names is missing"),
         ("sessions", "ALTER TABLE agents ADD COLUMN mine text", "column agents.mine is not expected"),
         ("sessions", "ALTER TABLE tokens DROP COLUMN revoked_at", "column tokens.revoked_at is missing"),
         (

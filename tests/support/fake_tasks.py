@@ -4,6 +4,7 @@ It keeps the promises of the contract and can be told to fail; it is no list of 
 """
 
 import asyncio
+import hashlib
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -15,6 +16,8 @@ from uuid import uuid4
 import grpc
 from baton.api.v1 import auth_service_pb2, auth_service_pb2_grpc
 from baton.tasks.v1 import (
+    file_service_pb2,
+    file_service_pb2_grpc,
     run_pb2,
     tool_pb2,
     tool_service_pb2,
@@ -22,6 +25,7 @@ from baton.tasks.v1 import (
     work_service_pb2,
     work_service_pb2_grpc,
 )
+from google.api import httpbody_pb2
 
 from services.chassis import structs
 from services.chassis.ids import new_id
@@ -45,10 +49,14 @@ class FakeRun:
     cancel_requested: bool = False
     token: str = ""
     steps: list[run_pb2.RunStep] = field(default_factory=list)
+    items: list[run_pb2.RunStep] = field(default_factory=list)
+    deferred: list[work_service_pb2.RunDeferred] = field(default_factory=list)
+    """How often it was, and why; here it need not wait."""
     outcome: work_service_pb2.RunReport | None = None
     released: int = 0
     leased_by: str = ""
     created_at: datetime = field(default_factory=lambda: datetime.now(UTC))
+    started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
 
     @property
     def held(self) -> bool:
@@ -74,6 +82,7 @@ class FakeRun:
 
 
 class FakeTasks(
+    file_service_pb2_grpc.FileServiceServicer,
     work_service_pb2_grpc.WorkServiceServicer,
     tool_service_pb2_grpc.ToolServiceServicer,
     auth_service_pb2_grpc.AuthServiceServicer,
@@ -91,6 +100,7 @@ class FakeTasks(
         """Workers that wait for work right now."""
         self.refused = 0
         self.renewed = 0
+        self.files: dict[str, bytes] = {}
         self.failed = Counter[str]()
         """How many calls of each method have failed as they were told to."""
         self.report_traceparents: list[str] = []
@@ -105,6 +115,7 @@ class FakeTasks(
     async def serving(self) -> AsyncIterator["FakeTasks"]:
         server = grpc.aio.server()
         work_service_pb2_grpc.add_WorkServiceServicer_to_server(self, server)
+        file_service_pb2_grpc.add_FileServiceServicer_to_server(self, server)
         tool_service_pb2_grpc.add_ToolServiceServicer_to_server(self, server)
         auth_service_pb2_grpc.add_AuthServiceServicer_to_server(self, server)
         async with serve_in_process(server) as self.address:
@@ -190,6 +201,30 @@ class FakeTasks(
                 self.refused += 1
         return response
 
+    async def ListItems(self, request: Any, context: Any) -> work_service_pb2.ListItemsResponse:
+        await self._maybe_fail("ListItems", context)
+        if not self._holds(request.lease):
+            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, "the lease is lost")
+        of_step = [item for item in self.runs[request.lease.run_id].items if item.position == request.position]
+        newest = {item.item: item for item in of_step}
+        after = request.after if request.HasField("after") else -1
+        behind = [item for index, item in sorted(newest.items()) if index > after]
+        # Two at a time, so that whoever reads only the first is found out.
+        return work_service_pb2.ListItemsResponse(items=behind[:2], has_more=len(behind) > 2)
+
+    async def PutFile(self, request: Any, context: Any) -> file_service_pb2.PutFileResponse:
+        await self._maybe_fail("PutFile", context)
+        digest = hashlib.sha256(request.content).hexdigest()
+        self.files[digest] = request.content
+        return file_service_pb2.PutFileResponse(uri=f"/files/{digest}")
+
+    async def GetFile(self, request: Any, context: Any) -> AsyncIterator[httpbody_pb2.HttpBody]:
+        await self._maybe_fail("GetFile", context)
+        if request.digest not in self.files:
+            await context.abort(grpc.StatusCode.NOT_FOUND, "there is no such file")
+        yield httpbody_pb2.HttpBody(data=self.files[request.digest][:1000])
+        yield httpbody_pb2.HttpBody(data=self.files[request.digest][1000:])
+
     async def ListToolServers(self, request: Any, context: Any) -> tool_service_pb2.ListToolServersResponse:
         await self._maybe_fail("ListToolServers", context)
         names = sorted(name for name in self.tool_servers if name > request.cursor)
@@ -240,14 +275,20 @@ class FakeTasks(
         )
         leased.expires_at.FromDatetime(datetime.now(UTC) + LEASE)
         leased.created_at.FromDatetime(run.created_at)
+        leased.started_at.FromDatetime(run.started_at)
         return leased
 
     async def _record(self, report: work_service_pb2.RunReport) -> None:
         run = self.runs[report.lease.run_id]
         self.reports.append(report)
-        run.steps.extend(report.steps)
+        run.steps.extend(step for step in report.steps if not step.HasField("item"))
+        run.items.extend(step for step in report.steps if step.HasField("item"))
         if report.HasField("released"):
             run.released += 1
+            run.token = ""
+            await self._requeue(run)
+        elif report.HasField("deferred"):
+            run.deferred.append(report.deferred)
             run.token = ""
             await self._requeue(run)
         elif report.WhichOneof("outcome"):

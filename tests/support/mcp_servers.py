@@ -5,13 +5,14 @@
 
 import asyncio
 import socket
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import uvicorn
-from mcp.server.mcpserver import MCPServer
+from mcp.server.mcpserver import Context, MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
 from mcp.types import CallToolResult, TextContent
 from starlette.requests import Request
@@ -39,6 +40,8 @@ class Calls:
 
 
 slow_calls = Calls()
+flaky_calls = Counter[str]()
+"""How often `flaky` of the server in this process was called, by name."""
 
 
 class Gate:
@@ -80,6 +83,21 @@ async def slow(seconds: float) -> str:
 def fail(message: str) -> str:
     """Fails and says so."""
     raise ToolError(message)
+
+
+@server.tool(structured_output=False)
+def flaky(name: str, failures: int) -> str:
+    """Fails the first times that it is called with this name, then answers how often it was."""
+    flaky_calls[name] += 1
+    if flaky_calls[name] <= failures:
+        raise ToolError(f"{name} failed for the {flaky_calls[name]}. time")
+    return str(flaky_calls[name])
+
+
+@server.tool(structured_output=False)
+def key(context: Context) -> str:
+    """Answers the call's idempotency key."""
+    return str(context.request_context.meta["baton/idempotency-key"])
 
 
 @server.tool(structured_output=False)

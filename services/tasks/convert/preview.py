@@ -25,6 +25,7 @@ def _step_message(step: StepSketch) -> task_service_pb2.PreviewStep:
         id=step.id,
         uses=step.uses,
         condition=step.condition,
+        items=step.items,
         # `with` is a word of Python's.
         **{"with": to_struct(step.with_)},
         unresolved=[

@@ -7,7 +7,7 @@ from baton.tasks.v1 import run_pb2
 from services.chassis.structs import to_struct, to_value
 from services.chassis.timestamps import to_timestamp
 from services.tasks.convert.enums import from_enum, to_enum
-from services.tasks.models.run import LIVE, Run, RunError, RunStatus, RunStep, StepStatus
+from services.tasks.models.run import LIVE, Run, RunError, RunStatus, RunStep, StepItems, StepStatus
 
 
 def run_status(value: run_pb2.RunStatus.ValueType) -> RunStatus:
@@ -70,13 +70,30 @@ def step_message(step: RunStep) -> run_pb2.RunStep:
         status=to_enum(step.status, run_pb2.StepStatus),
         attempt=step.attempt,
         input_digest=step.input_digest,
-        output=to_value(step.output) if step.status is StepStatus.SUCCEEDED else None,
+        output=to_value(step.output) if _is_here(step) else None,
         error=_error_message(step.error),
         started_at=to_timestamp(step.started_at),
         finished_at=to_timestamp(step.finished_at),
         duration_ms=step.duration_ms,
         span_id=step.span_id,
+        tries=step.tries,
+        output_uri=step.output_uri,
+        item=step.item,
+        items=_items_message(step.items),
     )
+
+
+def _is_here(step: RunStep) -> bool:
+    """Whether the answer to show is in the record: a null there is an answer, too, but not of a step with items."""
+    if step.items is not None:
+        return step.output is not None
+    return step.status is StepStatus.SUCCEEDED and not step.output_uri
+
+
+def _items_message(items: StepItems | None) -> run_pb2.StepItems | None:
+    if items is None:
+        return None
+    return run_pb2.StepItems(total=items.total, succeeded=items.succeeded, failed=items.failed)
 
 
 def _error_message(error: RunError | None) -> run_pb2.RunError | None:

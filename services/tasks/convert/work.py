@@ -17,6 +17,7 @@ from services.tasks.models.run import (
     MAX_OUTPUT_BYTES,
     RETRYABLE,
     Canceled,
+    Deferred,
     ErrorClass,
     Failed,
     Lease,
@@ -26,10 +27,13 @@ from services.tasks.models.run import (
     RunError,
     RunReport,
     RunStep,
+    StepItems,
     StepStatus,
     Succeeded,
 )
 from services.tasks.operations.work import Receipt, Renewed
+
+_MAX_ITEMS_BYTES = 1024 * 1024
 
 
 def leased_message(leased: LeasedRun) -> pb.LeasedRun:
@@ -44,6 +48,7 @@ def leased_message(leased: LeasedRun) -> pb.LeasedRun:
         steps=[_done_step(step, with_output=step.position in saved) for step in leased.steps],
         traceparent=leased.traceparent,
         created_at=to_timestamp(leased.created_at),
+        started_at=to_timestamp(leased.started_at),
     )
 
 
@@ -66,6 +71,20 @@ def _done_step(step: RunStep, *, with_output: bool) -> run_pb2.RunStep:
     return message
 
 
+def items_response(items: list[RunStep], at_most: int, *, with_output: bool) -> pb.ListItemsResponse:
+    """As many of the items as an answer may have; there are more when as many were read as were asked for."""
+    response, size = pb.ListItemsResponse(), 0
+    for item in items:
+        message = _done_step(item, with_output=with_output)
+        size += message.ByteSize()
+        if response.items and size > _MAX_ITEMS_BYTES:
+            response.has_more = True
+            return response
+        response.items.append(message)
+    response.has_more = len(items) == at_most
+    return response
+
+
 def lease(message: pb.Lease) -> Lease:
     return Lease(stored_id(message.run_id), message.attempt, stored_id(message.token))
 
@@ -76,6 +95,7 @@ def report(message: pb.RunReport, field: str) -> RunReport:
         lease=lease(message.lease),
         steps=[_step(step) for step in message.steps],
         outcome=_outcome(message, field),
+        outputs_uri=message.outputs_uri,
     )
 
 
@@ -109,7 +129,10 @@ def _outcome(message: pb.RunReport, field: str) -> Outcome | None:
         return Succeeded(_output(message.succeeded.output, f"{field}.succeeded.output"))
     if kind == "failed":
         output = _output(message.failed.output, f"{field}.failed.output")
-        return Failed(_error(message.failed.error), output, message.failed.retry_after.ToTimedelta())
+        failed = message.failed
+        return Failed(_error(failed.error), output, failed.retry_after.ToTimedelta(), failed.final)
+    if kind == "deferred":
+        return Deferred(_error(message.deferred.error), message.deferred.wait.ToTimedelta())
     if kind == "canceled":
         return Canceled(_output(message.canceled.output, f"{field}.canceled.output"))
     return Released() if kind == "released" else None
@@ -133,6 +156,10 @@ def _step(message: run_pb2.RunStep) -> RunStep:
         attempt=message.attempt,
         input_digest=message.input_digest,
         output=from_value(message.output) if message.HasField("output") else None,
+        tries=max(1, message.tries),
+        output_uri=message.output_uri,
+        item=message.item if message.HasField("item") else None,
+        items=StepItems(message.items.total, message.items.failed) if message.HasField("items") else None,
         error=_error(message.error) if message.HasField("error") else None,
         started_at=from_timestamp(message.started_at),
         finished_at=from_timestamp(message.finished_at),

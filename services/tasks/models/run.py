@@ -138,6 +138,25 @@ class RunStep:
     finished_at: datetime
     duration_ms: int
     span_id: str
+    tries: int = 1
+    output_uri: str = ""
+    """Where the output is when it is too large to be here."""
+    item: int | None = None
+    """Which item of the step this is about; None: the step itself."""
+    items: "StepItems | None" = None
+    """What became of its items, of a step with foreach."""
+
+
+@dataclass(frozen=True)
+class StepItems:
+    """What became of the items of a step."""
+
+    total: int
+    failed: int
+
+    @property
+    def succeeded(self) -> int:
+        return self.total - self.failed
 
 
 @dataclass(frozen=True)
@@ -182,6 +201,8 @@ class LeasedRun:
     steps: list[RunStep]
     traceparent: str
     created_at: datetime
+    started_at: datetime
+    """When it was first leased."""
     former_agent_id: str | None = None
     """Who worked on it before, in case that the run is left in the queue after all."""
 
@@ -201,6 +222,16 @@ class Failed:
     output: dict[str, Any]
     retry_after: timedelta = timedelta()
     """How long the tool asked to be left alone."""
+    final: bool = False
+    """Its step has been tried as often as that itself says: the run is not tried again."""
+
+
+@dataclass(frozen=True)
+class Deferred:
+    """A step is to be tried again later, which costs the run none of its own retries."""
+
+    error: RunError
+    wait: timedelta
 
 
 @dataclass(frozen=True)
@@ -215,7 +246,7 @@ class Released:
     """The worker gives the run back undone."""
 
 
-Outcome = Succeeded | Failed | Canceled | Released
+Outcome = Succeeded | Failed | Deferred | Canceled | Released
 
 
 @dataclass(frozen=True)
@@ -224,4 +255,7 @@ class RunReport:
 
     lease: Lease
     steps: list[RunStep]
+    """And items of steps."""
     outcome: Outcome | None
+    outputs_uri: str = ""
+    """Where the output is when it is too large to be in the outcome."""

@@ -8,9 +8,11 @@ from services.chassis import outbox
 from services.chassis.clock import EPOCH, Clock
 from services.chassis.errors import InvalidArgument, Violation
 from services.tasks.models.pruning import Age, Pruned
+from services.tasks.store import file as file_store
 from services.tasks.store import retention, tables
 
 BATCH = 1000
+_FROM_FILE_TO_END = timedelta(days=1)
 
 
 def days_ago(days: int, clock: Clock) -> datetime:
@@ -41,6 +43,14 @@ def prune_occurrences(connection: Connection, cutoff: datetime, limit: int, cloc
     """Deletes up to `limit` occurrences that were decided before `cutoff`, the oldest first."""
     deleted = retention.delete_occurrences(connection, min(cutoff, clock.now()), limit)
     return Pruned(occurrences=deleted, complete=deleted < limit)
+
+
+def prune_files(connection: Connection, cutoff: datetime, limit: int, clock: Clock) -> int:
+    """Deletes up to `limit` files of runs that ended before `cutoff`; answers how many. Call it again until fewer.
+
+    A run's own output is stored just before the run ends, and that of a step stays for as long as the step does.
+    """
+    return file_store.delete_files(connection, min(cutoff, clock.now()) - _FROM_FILE_TO_END, limit)
 
 
 def count_prunable(connection: Connection, cutoff: datetime, *, age: Age = Age.FINISHED) -> Pruned:

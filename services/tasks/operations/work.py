@@ -10,10 +10,12 @@ from sqlalchemy import Connection, Row
 
 from services.chassis.backoff import BackoffStrategy, backoff
 from services.chassis.clock import Clock
+from services.tasks.errors import LeaseLost
 from services.tasks.models.run import (
     MAX_CRASHES,
     RETRYABLE,
     Canceled,
+    Deferred,
     ErrorClass,
     Failed,
     Lease,
@@ -22,12 +24,15 @@ from services.tasks.models.run import (
     RunError,
     RunReport,
     RunStatus,
+    RunStep,
     Succeeded,
 )
 from services.tasks.store import claim as claim_store
 from services.tasks.store import lease as lease_store
+from services.tasks.store import step as step_store
 from services.tasks.store.claim import Claim
 from services.tasks.store.ending import Ending, finish
+from services.tasks.store.lease import Postponed
 from services.tasks.store.line import lines_of, settle
 from services.tasks.store.rows import error_from_json
 from services.tasks.store.step import add_steps
@@ -87,14 +92,14 @@ class _Changes:
     """What becomes of runs whose leases end together."""
 
     endings: list[Ending] = field(default_factory=list)
-    retries: list[tuple[str, datetime, RunError]] = field(default_factory=list)
+    postponed: list[Postponed] = field(default_factory=list)
     given_back: list[Row[Any]] = field(default_factory=list)
     crashed: bool = False
 
     def apply(self, connection: Connection, ended: Sequence[Row[Any]], now: datetime) -> set[str]:
         """Writes them, and lets the next in each line come; answers the roles that have something to do now."""
         finish(connection, self.endings, now)
-        lease_store.retry(connection, self.retries, now)
+        lease_store.postpone(connection, self.postponed, now)
         given_back = [row.id for row in self.given_back]
         lease_store.give_back(connection, given_back, crashed=self.crashed, now=now)
         return settle(connection, lines_of(ended), now) | {row.role for row in self.given_back}
@@ -152,6 +157,13 @@ def report_runs(connection: Connection, reports: Sequence[RunReport], clock: Clo
     return Reported(receipts, changes.apply(connection, ended, clock.now()) if ended else set())
 
 
+def list_items(connection: Connection, lease: Lease, position: int, *, limit: int, after: int | None) -> list[RunStep]:
+    """Up to `limit` recorded items of a step of a run that is held. Raises LeaseLost."""
+    if not lease_store.is_held(connection, lease):
+        raise LeaseLost(lease.run_id)
+    return step_store.list_items(connection, lease.run_id, position, limit=limit, after=after)
+
+
 def rescue_runs(connection: Connection, clock: Clock) -> Rescued:
     """Returns runs to the queue whose worker let the lease end.
 
@@ -174,26 +186,32 @@ def rescue_runs(connection: Connection, clock: Clock) -> Rescued:
 
 def _decide(changes: _Changes, row: Row[Any], report: RunReport, now: datetime) -> None:
     """Adds what becomes of a run of which an outcome is reported."""
-    canceled = row.cancel_requested_at is not None
+    canceled, uri = row.cancel_requested_at is not None, report.outputs_uri
     match report.outcome:
         case Succeeded(output):
-            changes.endings.append(Ending(row.id, row.started_at, RunStatus.SUCCEEDED, output, None))
+            changes.endings.append(Ending(row.id, row.started_at, RunStatus.SUCCEEDED, output, None, uri))
         case Canceled(output):
-            changes.endings.append(_canceled(row, output))
+            changes.endings.append(_canceled(row, output, uri))
         case Failed(_, output) if canceled:
-            changes.endings.append(_canceled(row, output))
-        case Failed(error, _, retry_after) if error.error_class in RETRYABLE and row.retries < row.max_retries:
-            wait = backoff(BackoffStrategy(row.backoff_strategy), row.retries + 1, retry_after)
-            changes.retries.append((row.id, now + wait, error))
-        case Failed(error, output):
-            changes.endings.append(Ending(row.id, row.started_at, RunStatus.FAILED, output, error))
-        case Released() if canceled:
+            changes.endings.append(_canceled(row, output, uri))
+        case Deferred() | Released() if canceled:
             changes.endings.append(_canceled(row, None))
+        case Failed() as failed if _may_be_retried(row, failed):
+            wait = backoff(BackoffStrategy(row.backoff_strategy), row.retries + 1, failed.retry_after)
+            changes.postponed.append(Postponed(row.id, now + wait, failed.error, retries=1))
+        case Failed(error, output):
+            changes.endings.append(Ending(row.id, row.started_at, RunStatus.FAILED, output, error, uri))
+        case Deferred(error, wait):
+            changes.postponed.append(Postponed(row.id, now + wait, error, retries=0))
         case Released():
             changes.given_back.append(row)
 
 
-def _canceled(row: Row[Any], output: dict[str, Any] | None) -> Ending:
+def _may_be_retried(row: Row[Any], failed: Failed) -> bool:
+    return not failed.final and failed.error.error_class in RETRYABLE and row.retries < row.max_retries
+
+
+def _canceled(row: Row[Any], output: dict[str, Any] | None, outputs_uri: str = "") -> Ending:
     # The request wrote why.
     reason = error_from_json(row.error) if row.cancel_requested_at is not None else None
-    return Ending(row.id, row.started_at, RunStatus.CANCELED, output, reason or _STOPPED)
+    return Ending(row.id, row.started_at, RunStatus.CANCELED, output, reason or _STOPPED, outputs_uri)

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
 from typing import Any
 
+from baton.tasks.v1 import run_pb2
 from baton.tasks.v1 import run_service_pb2 as pb
 from baton.tasks.v1 import run_service_pb2_grpc as rpc
 from google.api import httpbody_pb2
@@ -18,18 +19,20 @@ from services.chassis.idempotency import Idempotency
 from services.chassis.paging import Cursors, page_limit
 from services.chassis.timestamps import from_timestamp, to_timestamp
 from services.tasks.convert import run as convert
+from services.tasks.convert.enums import from_enum
 from services.tasks.convert.run_filter import run_filter
 from services.tasks.convert.run_line import run_line
 from services.tasks.convert.run_stats import stats_message, summary_message
-from services.tasks.errors import RunNotFound
+from services.tasks.errors import RunNotFound, StepNotFound
 from services.tasks.models.pruning import Pruned
-from services.tasks.models.run import Run, RunStep
+from services.tasks.models.run import Run, RunStep, StepStatus
 from services.tasks.operations import retention
 from services.tasks.operations.task import get_task
 from services.tasks.pruning import Pruner
 from services.tasks.servicer.explain import RunExplanations
 from services.tasks.servicer.run_control import RunControl
 from services.tasks.store import export, history, statistics
+from services.tasks.store.step import list_items
 from services.tasks.wakeup import Wakeup
 
 _Context = ServicerContext[Any, Any]
@@ -87,6 +90,23 @@ class RunServicer(RunControl, RunExplanations, rpc.RunServiceServicer):
             request, await self._database.read(steps), convert.step_message, lambda row: row.position
         )
         return pb.ListRunStepsResponse(items=items, next_cursor=cursor, has_more=cursor is not None)
+
+    async def ListStepItems(self, request: pb.ListStepItemsRequest, context: _Context) -> pb.ListStepItemsResponse:
+        cursor, limit = self._cursors.decode(request), page_limit(request)
+        after = int(cursor[0]) if cursor else None
+        status = from_enum(StepStatus, run_pb2.StepStatus, request.status) if request.HasField("status") else None
+
+        def items(connection: Connection, clock: Clock) -> list[RunStep]:
+            _existing_run(connection, request.run_id)
+            position = history.step_position(connection, request.run_id, request.step_id)
+            if position is None:
+                raise StepNotFound(request.run_id, request.step_id)
+            return list_items(connection, request.run_id, position, limit=limit + 1, after=after, status=status)
+
+        page, next_cursor = self._cursors.page(
+            request, await self._database.read(items), convert.step_message, lambda item: item.item or 0
+        )
+        return pb.ListStepItemsResponse(items=page, next_cursor=next_cursor, has_more=next_cursor is not None)
 
     async def ExportRuns(
         self, request: pb.ExportRunsRequest, context: _Context

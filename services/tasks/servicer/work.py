@@ -30,6 +30,7 @@ _POLL_SECONDS = 0.5
 # When others claim the same runs right now: theirs will be done in a moment.
 _CONTENDED_SECONDS = 0.01
 _CONTENDED_LOOKS = 5
+_ITEMS_READ = 200
 # A quarter of what a message may have. One run alone is answered all the same: its payload of at most 1 MiB of
 # JSON has at most 5.5 MiB here, and its saved outputs a sixteenth of that.
 _MAX_ANSWER_BYTES = 4 * 1024 * 1024
@@ -98,6 +99,15 @@ class WorkServicer(rpc.WorkServiceServicer):
                 for report, receipt in zip(reports, reported.receipts, strict=True)
             ]
         )
+
+    async def ListItems(self, request: pb.ListItemsRequest, context: _Context) -> pb.ListItemsResponse:
+        lease, after = convert.lease(request.lease), request.after if request.HasField("after") else None
+        items = await self._database.read(
+            lambda connection, clock: operations.list_items(
+                connection, lease, request.position, limit=_ITEMS_READ, after=after
+            )
+        )
+        return convert.items_response(items, _ITEMS_READ, with_output=request.with_output)
 
     @contextmanager
     def _in_progress(self) -> Iterator[None]:

@@ -124,6 +124,7 @@ def _leased_run(
         steps=steps,
         traceparent=row.traceparent,
         created_at=row.created_at,
+        started_at=row.started_at,
         former_agent_id=former_agent_id,
     )
 
@@ -144,6 +145,7 @@ _LEASED = [
         "payload",
         "traceparent",
         "created_at",
+        "started_at",
     )
 ]
 _limit = bindparam("limit", type_=Integer())

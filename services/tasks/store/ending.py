@@ -30,7 +30,14 @@ from services.tasks.store.rows import error_to_json
 from services.tasks.store.tables import run_history, runs
 
 _MILLISECOND = timedelta(milliseconds=1)
-_ENDING: batch.Columns = {"id": Id(), "status": String(), "duration_ms": BigInteger(), "output": Json, "error": Json}
+_ENDING: batch.Columns = {
+    "id": Id(),
+    "status": String(),
+    "duration_ms": BigInteger(),
+    "output": Json,
+    "error": Json,
+    "outputs_uri": String(),
+}
 _KEPT = [column.name for column in run_history.c if column.name in runs.c]
 
 
@@ -58,6 +65,7 @@ class Ending:
     status: RunStatus
     output: dict[str, Any] | None
     error: RunError | None
+    outputs_uri: str = ""
 
 
 def finish(connection: Connection, endings: Sequence[Ending], now: datetime) -> None:
@@ -80,7 +88,8 @@ def get_ended(connection: Connection, run_id: str) -> Row[Any] | None:
 def _row(ending: Ending, now: datetime) -> tuple[Any, ...]:
     # A reporter's clock may be ahead of ours.
     duration = None if ending.started_at is None else max(0, (now - ending.started_at) // _MILLISECOND)
-    return ending.run_id, ending.status.value, duration, ending.output, error_to_json(ending.error)
+    error, outputs_uri = error_to_json(ending.error), ending.outputs_uri or None
+    return ending.run_id, ending.status.value, duration, ending.output, error, outputs_uri
 
 
 @per_engine
@@ -95,6 +104,7 @@ def _keep(for_postgres: bool) -> Insert:
             (runs.c.approval_state == literal_column("'pending'"), literal_column("'cancelled'")),
             else_=runs.c.approval_state,
         ),
+        "outputs_uri": func.coalesce(given.c.outputs_uri, runs.c.outputs_uri),
         "error": given.c.error,
         "updated_at": now,
         "status": given.c.status,

@@ -5,6 +5,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, Select, bindparam, cast, func, null, select, union_all
 
+from services.pipeline.definition import default_id
 from services.tasks.models.run import ApprovalState, Run, RunStatus, RunStep
 from services.tasks.models.run_filter import RunFilter
 from services.tasks.store import batch, matching, pages, search
@@ -82,6 +83,14 @@ def all_runs(connection: Connection, wanted: RunFilter) -> Any:
 def run_of(row: Row[Any]) -> Run:
     """A row of `all_runs`."""
     return _run(row, inputs=None, output=None)
+
+
+def step_position(connection: Connection, run_id: str, step_id: str) -> int | None:
+    """The place of a step in the pipeline of a run; None when there is no such step."""
+    pipelines = [select(table.c.payload["pipeline"]).where(table.c.id == run_id) for table in (runs, run_history)]
+    pipeline = connection.execute(union_all(*pipelines)).scalar_one_or_none() or []
+    ids = (step.get("id", default_id(position)) for position, step in enumerate(pipeline))
+    return next((position for position, given in enumerate(ids) if given == step_id), None)
 
 
 def list_steps(connection: Connection, run_id: str, *, limit: int, after_position: int | None) -> list[RunStep]:

@@ -1,6 +1,7 @@
 """Leases: held, renewed, taken away."""
 
 from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -11,7 +12,6 @@ from sqlalchemy import (
     Select,
     Update,
     bindparam,
-    literal_column,
     select,
     text,
     update,
@@ -45,9 +45,20 @@ HELD = [
         "error",
     )
 ]
-_RETRY: batch.Columns = {"id": Id(), "due_at": Timestamp(), "error": Json}
+_POSTPONED: batch.Columns = {"id": Id(), "due_at": Timestamp(), "error": Json, "retries": Integer()}
 _wait_briefly = text("SET LOCAL lock_timeout = '1s'")
 _FREE = {"lease_token": None, "lease_owner": None, "lease_expires_at": None}
+
+
+@dataclass(frozen=True)
+class Postponed:
+    """A run that goes on later."""
+
+    run_id: str
+    due_at: datetime
+    error: RunError
+    retries: int
+    """How many of its own retries that costs it."""
 
 
 def lock_held(connection: Connection, leases: Collection[Lease], *, to_end: bool) -> dict[Lease, Row[Any]]:
@@ -116,11 +127,17 @@ def give_back(connection: Connection, run_ids: Sequence[str], *, crashed: bool, 
         )
 
 
-def retry(connection: Connection, failed: Sequence[tuple[str, datetime, RunError]], now: datetime) -> None:
+def is_held(connection: Connection, lease: Lease) -> bool:
+    """Whether the lease holds its run at this moment."""
+    same = (runs.c.id == lease.run_id, runs.c.lease_token == lease.token, runs.c.attempt == lease.attempt)
+    return connection.execute(select(runs.c.id).where(*same)).one_or_none() is not None
+
+
+def postpone(connection: Connection, postponed: Sequence[Postponed], now: datetime) -> None:
     """Takes the leases away, so that each run waits until it is due again; its error is kept with it meanwhile."""
-    if failed:
-        rows = ((run_id, due_at, error_to_json(error)) for run_id, due_at, error in failed)
-        connection.execute(_retry(connection), batch.rows(connection, _RETRY, rows) | {"now": now})
+    if postponed:
+        rows = ((run.run_id, run.due_at, error_to_json(run.error), run.retries) for run in postponed)
+        connection.execute(_postpone(connection), batch.rows(connection, _POSTPONED, rows) | {"now": now})
 
 
 _expired = (
@@ -184,14 +201,14 @@ def _give_back(for_postgres: bool) -> Update:
 
 
 @per_engine
-def _retry(for_postgres: bool) -> Update:
-    given = batch.given(_RETRY, for_postgres)
+def _postpone(for_postgres: bool) -> Update:
+    given = batch.given(_POSTPONED, for_postgres)
     return (
         update(runs)
         .where(runs.c.id == given.c.id)
         .values(
             **_FREE,
-            retries=runs.c.retries + literal_column("1"),
+            retries=runs.c.retries + given.c.retries,
             due_at=given.c.due_at,
             error=given.c.error,
             updated_at=bindparam("now", type_=Timestamp()),

@@ -3,13 +3,13 @@
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, bindparam, delete, exists, func, literal, select, text, tuple_
+from sqlalchemy import ColumnElement, Connection, Select, bindparam, delete, exists, func, literal, select, text, tuple_
 
 from services.chassis.columns import Timestamp
 from services.chassis.ids import lowest_id_at
 from services.tasks.models.pruning import Age
 from services.tasks.store import batch
-from services.tasks.store.tables import occurrences, run_history, run_steps, runs
+from services.tasks.store.tables import occurrences, run_history, run_step_items, run_steps, runs
 
 _h = run_history.c
 _drop_month = text("SELECT drop_run_history_month(:cutoff)").bindparams(bindparam("cutoff", type_=Timestamp))
@@ -36,8 +36,7 @@ def delete_runs(connection: Connection, run_ids: list[str]) -> tuple[int, int]:
     postgres, ids = batch.is_postgres(connection), batch.ids(connection, run_ids)
     in_range = _h.id.between(min(run_ids), max(run_ids))  # says which partitions to look into
     deleted = connection.execute(delete(run_history).where(batch.among(_h.id, postgres), in_range), ids).rowcount
-    steps = connection.execute(delete(run_steps).where(batch.among(run_steps.c.run_id, postgres)), ids).rowcount
-    return deleted, steps
+    return deleted, _delete_steps(connection, run_ids)
 
 
 def delete_occurrences(connection: Connection, cutoff: datetime, limit: int) -> int:
@@ -62,19 +61,32 @@ def count(connection: Connection, cutoff: datetime, age: Age) -> tuple[int, int,
 
 def delete_steps_left(connection: Connection, after_run_id: str | None, limit: int) -> DeletedSteps:
     """Deletes the steps of up to `limit` runs that went with their month. Only on PostgreSQL."""
-    run_id = run_steps.c.run_id
     before = _bound(connection.execute(_first_month).scalar_one())
+    # One that was canceled in the midst of a step has items and no record of the step.
+    found = (_left(table.c.run_id, before, after_run_id, limit) for table in (run_steps, run_step_items))
+    run_ids = sorted({run_id for query in found for run_id in connection.execute(query).scalars()})[:limit]
+    if not run_ids:
+        return DeletedSteps(0, None)
+    return DeletedSteps(_delete_steps(connection, run_ids), run_ids[-1])
+
+
+def _left(
+    run_id: ColumnElement[str], before: ColumnElement[str], after_run_id: str | None, limit: int
+) -> Select[tuple[str]]:
+    """The runs, by their id in what is kept of their steps, that are no more."""
     # A run of such a month may have been live when it went, and ended since then.
     is_ended, is_live = exists().where(_h.id == run_id, _h.id < before), exists().where(runs.c.id == run_id)
     left = select(run_id).distinct().where(run_id < before, ~is_ended, ~is_live)
     if after_run_id is not None:
         left = left.where(run_id > literal(after_run_id, run_id.type))
-    run_ids = list(connection.execute(left.order_by(run_id).limit(limit)).scalars())
-    if not run_ids:
-        return DeletedSteps(0, None)
-    among = batch.among(run_id, batch.is_postgres(connection))
-    deleted = connection.execute(delete(run_steps).where(among), batch.ids(connection, run_ids)).rowcount
-    return DeletedSteps(deleted, run_ids[-1])
+    return left.order_by(run_id).limit(limit)
+
+
+def _delete_steps(connection: Connection, run_ids: list[str]) -> int:
+    """Deletes the steps of runs, and their items; answers how many steps."""
+    ids, postgres = batch.ids(connection, run_ids), batch.is_postgres(connection)
+    connection.execute(delete(run_step_items).where(batch.among(run_step_items.c.run_id, postgres)), ids)
+    return connection.execute(delete(run_steps).where(batch.among(run_steps.c.run_id, postgres)), ids).rowcount
 
 
 def drop_month(connection: Connection, cutoff: datetime) -> int | None:

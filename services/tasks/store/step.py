@@ -1,22 +1,34 @@
-"""The recorded steps of runs, as workers add to them and get them back."""
+"""The recorded steps of runs and their items, as workers add to them and get them back."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import BigInteger, Connection, Integer, Select, String, bindparam, insert, literal_column, select, true
+from sqlalchemy import (
+    BigInteger,
+    Connection,
+    Insert,
+    Integer,
+    Select,
+    SmallInteger,
+    String,
+    Table,
+    bindparam,
+    insert,
+    literal_column,
+    select,
+    true,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 
 from services.chassis.columns import Id, Json, Timestamp
 from services.tasks.models.run import RunStep, StepStatus
 from services.tasks.store import batch
 from services.tasks.store.batch import per_engine
-from services.tasks.store.rows import error_to_json, step_from_row
-from services.tasks.store.tables import run_steps
+from services.tasks.store.rows import error_to_json, item_from_row, step_from_row
+from services.tasks.store.tables import run_step_items, run_steps
 
-_STEP: batch.Columns = {
-    "run_id": Id(),
-    "position": Integer(),
+_BOTH: batch.Columns = {
     "step_id": String(),
     "uses": String(),
     "status": String(),
@@ -28,31 +40,40 @@ _STEP: batch.Columns = {
     "finished_at": Timestamp(),
     "duration_ms": BigInteger(),
     "span_id": String(),
+    "tries": SmallInteger(),
+    "output_uri": String(),
 }
-_copied = [column for column in run_steps.c if column.name != "run_id"]
-_copy_done = insert(run_steps).from_select(
-    ["run_id", *(column.name for column in _copied)],
-    select(bindparam("to_run", type_=Id()), *_copied).where(
-        run_steps.c.run_id == bindparam("from_run"), run_steps.c.status != StepStatus.FAILED.value
-    ),
-)
+_STEP: batch.Columns = {
+    "run_id": Id(),
+    "position": Integer(),
+    **_BOTH,
+    "items_total": Integer(),
+    "items_failed": Integer(),
+}
+_ITEM: batch.Columns = {"run_id": Id(), "position": Integer(), "item": Integer(), **_BOTH}
 
 
 def add_steps(connection: Connection, steps: Iterable[tuple[str, RunStep]]) -> None:
-    """Records finished steps by run id. A step that is recorded already stays as it is, unless it had failed."""
-    recorded: dict[tuple[str, int], RunStep] = {}
+    """Records finished steps and items by run id. One that is recorded already stays, unless it had failed."""
+    recorded: dict[tuple[str, int, int], RunStep] = {}
     for run_id, step in steps:
-        earlier = recorded.get((run_id, step.position))
+        key = run_id, step.position, -1 if step.item is None else step.item
+        earlier = recorded.get(key)
         if earlier is None or earlier.status is StepStatus.FAILED:
-            recorded[run_id, step.position] = step
-    if recorded:
-        values = (_row(run_id, step) for (run_id, _), step in sorted(recorded.items(), key=lambda item: item[0]))
-        connection.execute(_record(connection), batch.rows(connection, _STEP, values))
+            recorded[key] = step
+    in_order = sorted(recorded.items(), key=lambda entry: entry[0])
+    whole = [_step_row(run_id, step) for (run_id, *_), step in in_order if step.item is None]
+    items = [_item_row(run_id, step) for (run_id, *_), step in in_order if step.item is not None]
+    if whole:
+        connection.execute(_record_steps(connection), batch.rows(connection, _STEP, whole))
+    if items:
+        connection.execute(_record_items(connection), batch.rows(connection, _ITEM, items))
 
 
 def copy_done_steps(connection: Connection, *, from_run: str, to_run: str) -> None:
-    """Gives a run the steps of another one that succeeded or were skipped, so that they are not done again."""
-    connection.execute(_copy_done, {"from_run": from_run, "to_run": to_run})
+    """Gives a run what steps and items of another one succeeded or were skipped, so that it is not done again."""
+    for copy in _COPIES:
+        connection.execute(copy, {"from_run": from_run, "to_run": to_run})
 
 
 def steps_of(connection: Connection, run_ids: Sequence[str]) -> Mapping[str, list[RunStep]]:
@@ -64,10 +85,36 @@ def steps_of(connection: Connection, run_ids: Sequence[str]) -> Mapping[str, lis
     return steps
 
 
-def _row(run_id: str, step: RunStep) -> tuple[Any, ...]:
+def list_items(
+    connection: Connection,
+    run_id: str,
+    position: int,
+    *,
+    limit: int,
+    after: int | None,
+    status: StepStatus | None = None,
+) -> list[RunStep]:
+    """Up to `limit` recorded items of a step, in their order, behind the item `after`."""
+    columns = run_step_items.c
+    query = select(run_step_items).where(columns.run_id == run_id, columns.position == position)
+    if after is not None:
+        query = query.where(columns.item > after)
+    if status is not None:
+        query = query.where(columns.status == status.value)
+    return [item_from_row(row) for row in connection.execute(query.order_by(columns.item).limit(limit))]
+
+
+def _step_row(run_id: str, step: RunStep) -> tuple[Any, ...]:
+    total, failed = (step.items.total, step.items.failed) if step.items else (None, None)
+    return run_id, step.position, *_both(step), total, failed
+
+
+def _item_row(run_id: str, step: RunStep) -> tuple[Any, ...]:
+    return run_id, step.position, step.item, *_both(step)
+
+
+def _both(step: RunStep) -> tuple[Any, ...]:
     return (
-        run_id,
-        step.position,
         step.id,
         step.uses,
         step.status.value,
@@ -79,20 +126,43 @@ def _row(run_id: str, step: RunStep) -> tuple[Any, ...]:
         step.finished_at,
         step.duration_ms,
         step.span_id,
+        step.tries,
+        step.output_uri or None,
+    )
+
+
+def _copy_done(table: Table) -> Insert:
+    copied = [column for column in table.c if column.name != "run_id"]
+    of_the_other = select(bindparam("to_run", type_=Id()), *copied).where(
+        table.c.run_id == bindparam("from_run"), table.c.status != StepStatus.FAILED.value
+    )
+    return insert(table).from_select(["run_id", *(column.name for column in copied)], of_the_other)
+
+
+_COPIES = (_copy_done(run_steps), _copy_done(run_step_items))
+
+
+def _record(table: Table, columns: batch.Columns, for_postgres: bool) -> Any:
+    keys = list(table.primary_key.columns)
+    given = batch.given(columns, for_postgres)
+    # Without a WHERE, SQLite takes the ON of the conflict for one of a join.
+    source = select(*given.c).where(true())
+    statement = (postgresql if for_postgres else sqlite).insert(table).from_select(list(columns), source)
+    return statement.on_conflict_do_update(
+        index_elements=keys,
+        set_={name: statement.excluded[name] for name in columns if name not in table.primary_key.columns},
+        where=table.c.status == literal_column("'failed'"),
     )
 
 
 @per_engine
-def _record(for_postgres: bool) -> Any:
-    given = batch.given(_STEP, for_postgres)
-    # Without a WHERE, SQLite takes the ON of the conflict for one of a join.
-    source = select(*given.c).where(true())
-    statement = (postgresql if for_postgres else sqlite).insert(run_steps).from_select(list(_STEP), source)
-    return statement.on_conflict_do_update(
-        index_elements=[run_steps.c.run_id, run_steps.c.position],
-        set_={name: statement.excluded[name] for name in _STEP if name not in ("run_id", "position")},
-        where=run_steps.c.status == literal_column("'failed'"),
-    )
+def _record_steps(for_postgres: bool) -> Any:
+    return _record(run_steps, _STEP, for_postgres)
+
+
+@per_engine
+def _record_items(for_postgres: bool) -> Any:
+    return _record(run_step_items, _ITEM, for_postgres)
 
 
 @per_engine

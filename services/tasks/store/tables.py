@@ -10,6 +10,7 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     Integer,
+    LargeBinary,
     SmallInteger,
     String,
     Table,
@@ -253,24 +254,60 @@ run_history = Table(
 # The names that runs have, or may soon have: collected by triggers, so that a text is searched in each of them once.
 run_names = Table("run_names", metadata, Column("task", String(64), primary_key=True))
 
-# What each step of a run did, once: a second record of the same step is not taken.
+
+def _step_items() -> list[Column[Any] | CheckConstraint]:
+    """What is kept of a step, or of one item of it."""
+    return [
+        Column("step_id", String(64), nullable=False),
+        Column("uses", String(200), nullable=False),
+        Column("status", String(16), nullable=False),
+        Column("attempt", Integer, nullable=False),
+        Column("input_digest", String(64), nullable=False),
+        Column("output", Json),
+        Column("error", Json),
+        Column("started_at", Timestamp, nullable=False),
+        Column("finished_at", Timestamp, nullable=False),
+        Column("duration_ms", BigInteger, nullable=False),
+        Column("span_id", String(16), nullable=False),
+        # This one included.
+        Column("tries", SmallInteger, nullable=False, server_default="1"),
+        # Where an output is that is too large for the row.
+        Column("output_uri", String(512)),
+        CheckConstraint("status IN ('succeeded', 'failed', 'skipped')", name="status"),
+    ]
+
+
+# What each step of a run did, once: a second record of the same step is not taken, unless it had failed. Of a step
+# with foreach it says how many items there were; what became of each is in run_step_items.
 run_steps = Table(
     "run_steps",
     metadata,
     Column("run_id", Id, primary_key=True),
     Column("position", Integer, primary_key=True),
-    Column("step_id", String(64), nullable=False),
-    Column("uses", String(200), nullable=False),
-    Column("status", String(16), nullable=False),
-    Column("attempt", Integer, nullable=False),
-    Column("input_digest", String(64), nullable=False),
-    Column("output", Json),
-    Column("error", Json),
-    Column("started_at", Timestamp, nullable=False),
-    Column("finished_at", Timestamp, nullable=False),
-    Column("duration_ms", BigInteger, nullable=False),
-    Column("span_id", String(16), nullable=False),
-    CheckConstraint("status IN ('succeeded', 'failed', 'skipped')", name="status"),
+    *_step_items(),
+    Column("items_total", Integer),
+    Column("items_failed", Integer),
+    # Whether a file is still wanted.
+    _partial("ix_run_steps_output_uri", "output_uri", where="output_uri IS NOT NULL"),
+)
+
+run_step_items = Table(
+    "run_step_items",
+    metadata,
+    Column("run_id", Id, primary_key=True),
+    Column("position", Integer, primary_key=True),
+    Column("item", Integer, primary_key=True),
+    *_step_items(),
+    _partial("ix_run_step_items_output_uri", "output_uri", where="output_uri IS NOT NULL"),
+)
+
+# Outputs that are too large for a row, by the SHA-256 of their content; `stored_at` is when one was last put there.
+files = Table(
+    "files",
+    metadata,
+    Column("digest", String(64), primary_key=True),
+    Column("content", LargeBinary, nullable=False),
+    Column("stored_at", Timestamp, nullable=False, index=True),
 )
 
 # Who asked for work lately, and of which role; only so that people can be told that nobody does.

@@ -10,7 +10,7 @@ from mcp.types import CallToolResult, TextContent
 
 from services.pipeline.definition import MAX_DEPTH
 from services.worker.failures import MAX_MESSAGE, ToolFailed
-from services.worker.limits import MAX_OUTPUT_BYTES
+from services.worker.limits import MAX_FILE_BYTES
 from services.worker.tools import retry_after
 
 # Outputs are stored as doubles, which skip integers from here on.
@@ -45,8 +45,8 @@ def checked(output: Any) -> Any:
         size = len(orjson.dumps(exact))
     except TypeError:
         raise _no_json() from None
-    if size > MAX_OUTPUT_BYTES:
-        raise ToolFailed(f"output is {size} bytes, at most {MAX_OUTPUT_BYTES}")
+    if size > MAX_FILE_BYTES:
+        raise ToolFailed(f"output is {size} bytes, at most {MAX_FILE_BYTES}")
     return exact
 
 

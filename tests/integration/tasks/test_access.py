@@ -5,7 +5,14 @@ from typing import Any
 
 import pytest
 from baton.api.v1 import annotations_pb2
-from baton.tasks.v1 import ledger_service_pb2, run_service_pb2, task_service_pb2, tool_service_pb2, work_service_pb2
+from baton.tasks.v1 import (
+    file_service_pb2,
+    ledger_service_pb2,
+    run_service_pb2,
+    task_service_pb2,
+    tool_service_pb2,
+    work_service_pb2,
+)
 from baton.tasks.v1.run_service_pb2 import ExportRunsRequest
 from baton.tasks.v1.run_service_pb2_grpc import RunServiceStub
 from google.protobuf.descriptor import MethodDescriptor
@@ -52,6 +59,10 @@ NEEDED = {
     "ListRuns": "runs:read",
     "ListRunSteps": "runs:read",
     "ExportRuns": "runs:read",
+    "ListStepItems": "runs:read",
+    "ListItems": "runs:work",
+    "PutFile": "runs:work",
+    "GetFile": "runs:read",
     "LeaseRuns": "runs:work",
     "RenewRuns": "runs:work",
     "ReportRuns": "runs:work",
@@ -62,8 +73,19 @@ NEEDED = {
 }
 
 
+FILES = (
+    file_service_pb2,
+    file_service_pb2,
+    ledger_service_pb2,
+    run_service_pb2,
+    task_service_pb2,
+    tool_service_pb2,
+    work_service_pb2,
+)
+
+
 def methods() -> Iterator[MethodDescriptor]:
-    for file in (task_service_pb2, run_service_pb2, work_service_pb2, tool_service_pb2, ledger_service_pb2):
+    for file in FILES:
         for service in file.DESCRIPTOR.services_by_name.values():
             yield from service.methods
 
@@ -126,5 +148,5 @@ def test_what_changes_something_is_marked_so() -> None:
         "CreateTask", "UpdateTask", "RunTaskNow", "SnoozeTask", "PauseTask", "ResumeTask", "CancelTask",
         "CreateRuns", "CancelRun", "RetryRun", "PruneRuns", "LeaseRuns", "RenewRuns", "ReportRuns",
         "CreateLedgerRun", "UpdateLedgerRun", "ApproveLedgerRun", "RejectLedgerRun", "CancelLedgerRun",
-        "PruneLedgerRuns", "CreateToolServer", "ReportTools",
+        "PruneLedgerRuns", "CreateToolServer", "ReportTools", "PutFile",
     }  # fmt: skip

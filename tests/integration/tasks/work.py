@@ -38,13 +38,15 @@ def step(position: int, **changes: Any) -> run_pb2.RunStep:
         "finished_at": _AT,
         "duration_ms": 12,
         "span_id": "cd" * 8,
+        "tries": 1,
     }
     return run_pb2.RunStep(**fields | changes)
 
 
 def failed_step(position: int, **changes: Any) -> run_pb2.RunStep:
     """A step whose tool failed."""
-    return step(position, status=run_pb2.STEP_STATUS_FAILED, output=None, error=failure(), **changes)
+    fields = {"status": run_pb2.STEP_STATUS_FAILED, "output": None, "error": failure()}
+    return step(position, **fields | changes)
 
 
 def failure(message: str = "the tool is down") -> run_pb2.RunError:

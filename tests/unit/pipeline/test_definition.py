@@ -85,7 +85,7 @@ def test_a_bad_value_is_named(key: str, value: Any) -> None:
     assert list(step_faults(**{key: value})) == [f"payload.pipeline[0].{key}"]
 
 
-@pytest.mark.parametrize("key", ["retry", "on_error", "foreach", "approval", "max_retries", "wiht"])
+@pytest.mark.parametrize("key", ["max_retries", "wiht", "on_failure"])
 def test_a_key_that_would_not_be_obeyed_is_refused(key: str) -> None:
     assert list(step_faults(**{key: {}})) == [f"payload.pipeline[0].{key}"]
 
@@ -122,7 +122,7 @@ def test_every_fault_is_found_at_once_and_named_where_it_is() -> None:
     ("text", "fault"),
     [
         ("${event.id}", "event is not available in this version"),
-        ("${item}", "item is not available in this version"),
+        ("${item}", "item is there only in `with` of a step with foreach, under the name that its `as` says"),
         ("${secrets.key}", "there is no 'secrets'; expressions can read now, params, steps, run, task"),
         ("${now()}", "there is no function now()"),
         ("${params.other}", "params.other is not in payload.params, which has zone"),

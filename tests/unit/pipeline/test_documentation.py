@@ -73,3 +73,9 @@ def test_what_a_preview_shows(step_id: str, condition: str, becomes: str) -> Non
     assert [problem.field for problem in step.unresolved] == (
         ["payload.pipeline[2].with.text"] if step_id == "announce" else []
     )
+
+
+@pytest.mark.parametrize("name", ["foreach", "retry"])
+def test_the_other_examples_are_pipelines(name: str) -> None:
+    (example,) = blocks(f"json {name}")
+    assert check(example) == []

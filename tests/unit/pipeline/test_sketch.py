@@ -54,3 +54,25 @@ def test_much_stays_little(text: str) -> None:
     assert time.process_time() - began < 3
     assert sum(len(canonical.encode(step.with_)) for step in shown) <= written + MAX_RENDERED_BYTES
     assert sum(len(step.unresolved) for step in shown) == MAX_UNRESOLVED
+
+
+def test_the_first_item_is_shown_and_all_are_counted() -> None:
+    payload = {
+        "pipeline": [
+            {
+                "uses": "echo.test",
+                "foreach": {"items": "${params.names}", "as": "who"},
+                "with": {"text": "Hello ${who}"},
+            },
+            {"uses": "echo.test", "foreach": {"items": "${steps.later}"}, "with": {"it": "${item}"}},
+            {"uses": "echo.test", "foreach": {"items": []}, "with": {"it": "${item}"}},
+        ],
+    }
+    first, unknown, none = sketch(payload, {"params": {"names": ["Ana", "Bo"]}, "steps": {}})
+    assert (first.items, first.with_) == (2, {"text": "Hello Ana"})
+    assert (unknown.items, unknown.with_) == (None, {"it": "${item}"})
+    assert [problem.field for problem in unknown.unresolved] == [
+        "payload.pipeline[1].foreach.items",
+        "payload.pipeline[1].with.it",
+    ]
+    assert (none.items, none.with_) == (0, {"it": "${item}"})

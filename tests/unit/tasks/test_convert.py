@@ -184,7 +184,9 @@ def test_a_run_is_told_whole() -> None:
 
 
 def test_a_leased_run_brings_its_lease_and_its_steps() -> None:
-    leased = LeasedRun(LeaseModel(RUN_ID, 2, TOKEN), AT, TASK_ID, "briefing", {"pipeline": []}, [step()], "00-a", AT)
+    leased = LeasedRun(
+        LeaseModel(RUN_ID, 2, TOKEN), AT, TASK_ID, "briefing", {"pipeline": []}, [step()], "00-a", AT, AT
+    )
     message = work_convert.leased_message(leased)
     assert work_convert.lease(message.lease) == leased.lease
     assert message.payload == to_struct({"pipeline": []})

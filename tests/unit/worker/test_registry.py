@@ -121,7 +121,7 @@ async def test_a_tool_that_the_service_would_refuse_does_not_spoil_the_list(
         # Left out of the list only: the server still does it.
         result = await pool.call(tasks.tool_servers["mis"], "nested", {"value": 1}, timeout=5, key="k")
     assert sorted(tasks.tools["mis"]) == sorted(
-        f"mis.{name}" for name in ("add", "added", "big", "busy", "fail", "say", "slow")
+        f"mis.{name}" for name in ("add", "added", "big", "busy", "fail", "flaky", "key", "say", "slow")
     )
     assert not result.is_error
     left_out = [record.tool for record in caplog.records if record.message == "tool_not_usable"]  # type: ignore[attr-defined]

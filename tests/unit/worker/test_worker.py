@@ -1,6 +1,7 @@
 import sys
 
 import grpc
+import orjson
 import pytest
 from baton.tasks.v1 import run_pb2
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -110,17 +111,15 @@ async def test_a_payload_that_is_no_pipeline_fails_the_run(tasks: FakeTasks, wor
     assert "payload.pipeline[0].retry" in run.error.message
 
 
-async def test_saved_outputs_are_bounded_in_all(tasks: FakeTasks, working: Working) -> None:
-    text = "x" * 40_000
+async def test_saved_outputs_are_bounded_in_all(tasks: FakeTasks, working: Working, http_server: str) -> None:
+    big = {"uses": "mis.big", "with": {"size": 3_000_000}}
     async with working():
-        run = await tasks.ended(
-            await tasks.enqueue(
-                {"uses": "echo.test", "with": {"t": text}, "save_as": "a"},
-                {"uses": "echo.test", "with": {"t": text}, "save_as": "b"},
-            )
-        )
+        run = await tasks.ended(await tasks.enqueue({**big, "save_as": "a"}, {**big, "save_as": "b"}))
     assert (error_class(run.error), run.output) == ("validation", {})
-    assert "at most 65536" in run.error.message
+    assert run.error.message == "the saved outputs have more than 4194304 bytes in all"
+    assert [step.status for step in run.steps] == [SUCCEEDED, SUCCEEDED]
+    kept = orjson.loads(tasks.files[run.outcome.outputs_uri.removeprefix("/files/")])
+    assert kept == {"a": "x" * 3_000_000}
 
 
 async def test_tools_of_an_mcp_server_over_http(tasks: FakeTasks, working: Working, http_server: str) -> None:
@@ -141,7 +140,7 @@ async def test_tools_of_an_mcp_server_over_http(tasks: FakeTasks, working: Worki
     ("step", "kind", "message"),
     [
         ({"uses": "mis.fail", "with": {"message": "no luck"}}, "tool", "no luck"),
-        ({"uses": "mis.big", "with": {"size": 70_000}}, "tool", "output is 70002 bytes, at most 65536"),
+        ({"uses": "mis.big", "with": {"size": 5_000_000}}, "tool", "output is 5000002 bytes, at most 4194304"),
         ({"uses": "mis.slow", "with": {"seconds": 60}, "timeout_seconds": 0.2}, "tool_timeout", "within 0.2 s"),
         ({"uses": "mis.add", "with": {"a": 1, "b": "x"}}, "validation", "with.b: 'x' is not of type 'integer'"),
         ({"uses": "mis.add", "with": {"a": 1}}, "validation", "with: 'b' is a required property"),
