@@ -6,11 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import alembic.command
 import pytest
 
 from migrations import __main__ as command_line
 from migrations.contexts import CONTEXTS
-from migrations.history import CONFIG_FILE
+from migrations.history import CONFIG_FILE, History
+from migrations.runner import open_target
 
 STEPS = {
     context: sorted(file.stem[:4] for file in (CONFIG_FILE.parent / context / "versions").glob("*.py"))
@@ -18,6 +20,18 @@ STEPS = {
 }
 """The revisions of each context, oldest first: their files bear their numbers."""
 HEADS = {context: steps[-1] for context, steps in STEPS.items()}
+
+
+def upgrade_to_0001(database_url: str) -> None:
+    """Makes the tables as the first step of each context left them."""
+    target = open_target(database_url)
+    with target.locked():
+        target.prepare(None)
+        for context in CONTEXTS:
+            with target.connect(context) as connection:
+                history = History(context)
+                history.config.attributes["connection"] = connection
+                alembic.command.upgrade(history.config, "0001")
 
 
 @dataclass(frozen=True)

@@ -2,26 +2,14 @@
 
 from typing import Any
 
-from alembic import command
 from sqlalchemy import Connection, text
 
 from migrations import runner
-from migrations.history import History
 from migrations.runner import open_target
+from tests.migrations.conftest import upgrade_to_0001
 
 _TASK, _DONE, _RUN, _PAST, _OWNER = (f"0198a000-0000-7000-8000-00000000000{digit}" for digit in range(5))
 _TOKEN = "11111111-1111-4111-8111-111111111111"
-
-
-def _upgrade_to_0001(database_url: str) -> None:
-    target = open_target(database_url)
-    with target.locked():
-        target.prepare(None)
-        for context in ("sessions", "tasks", "workflows"):
-            with target.connect(context) as connection:
-                history = History(context)
-                history.config.attributes["connection"] = connection
-                command.upgrade(history.config, "0001")
 
 
 def _insert(connection: Connection, table: str, **values: Any) -> None:
@@ -83,7 +71,7 @@ def _fill(connection: Connection) -> None:
 
 
 def test_what_was_stored_before_is_kept(empty_database_url: str) -> None:
-    _upgrade_to_0001(empty_database_url)
+    upgrade_to_0001(empty_database_url)
     with open_target(empty_database_url).connect("tasks") as connection, connection.begin():
         _fill(connection)
 
