@@ -8,7 +8,9 @@ import asyncio
 import threading
 import time
 from collections import OrderedDict
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import orjson
 from baton.api.v1 import auth_service_pb2, auth_service_pb2_grpc
@@ -66,7 +68,7 @@ class Verifier:
         try:
             claims = jwt.decode(token, keys, algorithms=[ALGORITHM]).claims
             _claims.validate({name: value for name, value in claims.items() if name in ("iss", "sub")})
-            caller = Caller(str(claims["sub"]), frozenset(claims["scopes"]), str(claims["jti"]))
+            caller = Caller(str(claims["sub"]), frozenset(claims["scopes"]), str(claims["jti"]), _role(claims))
             return caller, float(claims["exp"])
         except (JoseError, KeyError, TypeError, ValueError):
             raise invalid_token() from None
@@ -91,6 +93,14 @@ class Verifier:
                 retry_after=1,
             ) from None
         return self._keys
+
+
+def _role(claims: Mapping[str, Any]) -> str:
+    """What the token's agent works as; a token of one that has no role lacks the claim."""
+    role = claims.get("role", "")
+    if not isinstance(role, str):
+        raise TypeError
+    return role
 
 
 class TokenExchange:

@@ -15,6 +15,8 @@ class Caller:
     agent_id: str
     scopes: frozenset[str] = field(default_factory=frozenset)
     token_id: str = ""
+    role: str = ""
+    """What the agent works as; empty for none."""
 
     def holds(self, scope: str) -> bool:
         """Whether the caller may do what `scope` allows; `admin` may do everything."""

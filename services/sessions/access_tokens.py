@@ -16,5 +16,6 @@ def sign(grant: Grant, key: OKPKey) -> str:
         "jti": grant.token_id,
         "iat": int(grant.issued_at.timestamp()),
         "exp": int(grant.expires_at.timestamp()),
+        **({"role": grant.role} if grant.role else {}),
     }
     return jwt.encode({"alg": ALGORITHM, "kid": key.kid}, claims, key, algorithms=[ALGORITHM])

@@ -23,6 +23,7 @@ def to_agent(agent: Agent) -> agent_pb2.Agent:
         scopes=agent.scopes,
         created_at=to_timestamp(agent.created_at),
         updated_at=to_timestamp(agent.updated_at),
+        role=agent.role,
     )
 
 

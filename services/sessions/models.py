@@ -14,6 +14,8 @@ class Agent:
     """Sorted."""
     created_at: datetime
     updated_at: datetime
+    role: str = ""
+    """What the agent works as; empty for none."""
 
 
 @dataclass(frozen=True)
@@ -55,3 +57,5 @@ class Grant:
     issued_at: datetime
     expires_at: datetime
     """In whole seconds."""
+    role: str = ""
+    """The agent's."""

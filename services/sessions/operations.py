@@ -2,6 +2,7 @@
 
 import hmac
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import timedelta
 
 from sqlalchemy import Connection
@@ -22,12 +23,14 @@ ACCESS_LIFETIME = timedelta(seconds=60)
 _NO_DIGEST = bytes(32)
 
 
-def create_agent(connection: Connection, *, caller: Caller, name: str, scopes: Sequence[str], clock: Clock) -> Agent:
-    """A new agent with a name of its own and scopes that the caller holds."""
+def create_agent(
+    connection: Connection, *, caller: Caller, name: str, scopes: Sequence[str], role: str, clock: Clock
+) -> Agent:
+    """A new agent with a name of its own, scopes that the caller holds, and a role, or none when it is empty."""
     scope_rules.check_known(scopes)
     _check_held(scopes, caller.scopes, "the caller")
     now = clock.now()
-    agent = Agent(new_id(), name, tuple(sorted(set(scopes))), created_at=now, updated_at=now)
+    agent = Agent(new_id(), name, tuple(sorted(set(scopes))), created_at=now, updated_at=now, role=role)
     if not stored_agents.insert_unless_named(connection, agent):
         raise AgentNameTaken(name)
     return agent
@@ -44,7 +47,7 @@ def ensure_agent(connection: Connection, *, agent_id: str, name: str, scopes: Se
     if present.scopes == agent.scopes:
         return present
     stored_agents.set_scopes(connection, agent_id=present.id, scopes=agent.scopes, updated_at=now)
-    return Agent(present.id, name, agent.scopes, created_at=present.created_at, updated_at=now)
+    return replace(present, scopes=agent.scopes, updated_at=now)
 
 
 def get_agent(connection: Connection, *, agent_id: str) -> Agent:
@@ -125,6 +128,7 @@ def exchange_token(connection: Connection, *, text: str, clock: Clock) -> Grant:
         scopes=scope_rules.held_by_both(token.scopes, agent.scopes),
         issued_at=now,
         expires_at=min(now + ACCESS_LIFETIME, token.expires_at).replace(microsecond=0),
+        role=agent.role,
     )
 
 

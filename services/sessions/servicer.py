@@ -48,7 +48,12 @@ class AgentServicer(agent_service_pb2_grpc.AgentServiceServicer):
 
         def create(connection: Connection, clock: Clock) -> agent_service_pb2.CreateAgentResponse:
             agent = operations.create_agent(
-                connection, caller=caller, name=request.name, scopes=request.scopes, clock=clock
+                connection,
+                caller=caller,
+                name=request.name,
+                scopes=request.scopes,
+                role=request.role,
+                clock=clock,
             )
             return agent_service_pb2.CreateAgentResponse(agent=convert.to_agent(agent))
 

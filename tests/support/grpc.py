@@ -47,14 +47,22 @@ class Signer:
         jwks_file.write_bytes(orjson.dumps(KeySet([key]).as_dict(private=False)))
         return cls(key)
 
-    def token(self, scopes: Iterable[str], *, agent_id: str | None = None, expires_at: datetime | None = None) -> str:
-        """An access token; by default of an agent of its own, and good for a day."""
+    def token(
+        self,
+        scopes: Iterable[str],
+        *,
+        agent_id: str | None = None,
+        expires_at: datetime | None = None,
+        role: str = "",
+    ) -> str:
+        """An access token; by default of an agent of its own without a role, and good for a day."""
         claims = {
             "iss": ISSUER,
             "sub": agent_id or new_id(),
             "scopes": sorted(scopes),
             "jti": new_id(),
             "exp": int((expires_at or datetime.now(UTC) + timedelta(days=1)).timestamp()),
+            **({"role": role} if role else {}),
         }
         return jwt.encode({"alg": ALGORITHM, "kid": self._key.kid}, claims, self._key, algorithms=[ALGORITHM])
 

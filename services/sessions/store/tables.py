@@ -1,6 +1,6 @@
 """The tables of the sessions context."""
 
-from sqlalchemy import Column, ForeignKey, LargeBinary, String, Table
+from sqlalchemy import Column, ForeignKey, LargeBinary, String, Table, text
 
 from services.chassis.answers import idempotency_table
 from services.chassis.columns import Id, Json, Timestamp, new_metadata
@@ -17,6 +17,7 @@ agents = Table(
     Column("scopes", Json, nullable=False),
     Column("created_at", Timestamp, nullable=False),
     Column("updated_at", Timestamp, nullable=False),
+    Column("role", String(50), nullable=False, server_default=text("''")),
 )
 
 # Of the token itself only its SHA-256 is here.

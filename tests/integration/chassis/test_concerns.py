@@ -43,6 +43,16 @@ async def test_a_good_call_is_answered_and_knows_its_caller(newsstand: Newsstand
     assert response.text == "ada"
 
 
+@pytest.mark.parametrize("role", ["planner", ""])
+async def test_a_call_knows_what_its_caller_works_as(newsstand: Newsstand, role: str) -> None:
+    async def as_what(request: Any) -> Any:
+        return messages.LookResponse(text=call.caller().role)
+
+    newsstand.servicer.answer = as_what
+    caller = newsstand.stub(newsstand.signer.token({"kiosk:read"}, role=role))
+    assert (await caller.Look(messages.LookRequest())).text == role
+
+
 async def test_a_call_without_a_token_is_refused(newsstand: Newsstand) -> None:
     with pytest.raises(Unauthenticated) as refusal:
         await newsstand.stub().Look(messages.LookRequest())

@@ -24,6 +24,31 @@ async def test_a_created_agent_can_be_read(sessions: Sessions) -> None:
     assert (await admin.GetAgent(GetAgentRequest(agent_id=created.id.upper()))).agent == created
 
 
+@pytest.mark.parametrize("role", ["planner", "Test_Auditor-2", "r" * 50])
+async def test_an_agent_shows_the_role_that_it_was_created_with(sessions: Sessions, role: str) -> None:
+    admin = sessions.caller(["admin"])
+    created = (await admin.CreateAgent(CreateAgentRequest(name="scribe", scopes=["tasks:read"], role=role))).agent
+    assert created.role == role
+    assert (await admin.GetAgent(GetAgentRequest(agent_id=created.id))).agent == created
+
+
+async def test_an_agent_has_no_role_unless_it_is_given_one(sessions: Sessions) -> None:
+    admin = sessions.caller(["admin"])
+    created = (await admin.CreateAgent(CreateAgentRequest(name="scribe", scopes=["tasks:read"]))).agent
+    assert created.role == ""
+    assert (await admin.GetAgent(GetAgentRequest(agent_id=created.id))).agent.role == ""
+
+
+@pytest.mark.parametrize("role", ["r" * 51, "a b", "a:b", "ă", "planner\n", "a\x00b"])
+async def test_a_role_outside_its_limits_is_refused_and_nothing_stored(sessions: Sessions, role: str) -> None:
+    admin = sessions.caller(["admin"])
+    with pytest.raises(InvalidArgument) as refused:
+        await admin.CreateAgent(CreateAgentRequest(name="scribe", scopes=["tasks:read"], role=role))
+    assert {violation.field for violation in refused.value.violations} == {"role"}
+    # The name is still free.
+    await admin.CreateAgent(CreateAgentRequest(name="scribe", scopes=["tasks:read"]))
+
+
 async def test_a_name_is_taken_once(sessions: Sessions) -> None:
     admin = sessions.caller(["admin"])
     await admin.CreateAgent(CreateAgentRequest(name="scribe", scopes=["tasks:read"]))

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from services.chassis.call import Caller
 from services.chassis.database import Database
 from services.sessions import operations, tokens
 from services.sessions.bootstrap import SYSTEM, SYSTEM_ID, WORKER, mint_to_file
@@ -59,6 +60,19 @@ def test_the_worker_gets_what_a_worker_needs(database: Database, path: Path) -> 
     mint_to_file(database, WORKER.name, WORKER.scopes, path)
     assert grant(database, path).scopes == ("runs:read", "runs:work", "tools:admin", "tools:read")
     assert grant(database, path).agent_id == agent_named(database, "worker").id
+
+
+def test_an_agent_keeps_its_role_when_its_scopes_are_put_right(database: Database, path: Path) -> None:
+    admin = Caller("ada", frozenset({"admin"}))
+    database.run(
+        lambda connection, clock: operations.create_agent(
+            connection, caller=admin, name=WORKER.name, scopes=["tasks:read"], role="builder", clock=clock
+        )
+    )
+    mint_to_file(database, WORKER.name, WORKER.scopes, path)
+    worker = agent_named(database, WORKER.name)
+    assert (worker.scopes, worker.role) == (WORKER.scopes, "builder")
+    assert grant(database, path).role == "builder"
 
 
 def test_a_good_token_stays(database: Database, path: Path) -> None:

@@ -72,6 +72,11 @@ def test_a_good_token_says_who_calls(verifier: Verifier, issuer: Issuer) -> None
     assert verifier.verify(issuer.token()) == Caller("ada", frozenset({"kiosk:read"}), "t1")
 
 
+def test_a_token_may_say_what_its_agent_works_as(verifier: Verifier, issuer: Issuer) -> None:
+    assert verifier.verify(issuer.token(role="planner")).role == "planner"
+    assert verifier.verify(issuer.token()).role == ""
+
+
 def test_a_token_ends_when_it_says_even_if_it_was_seen_before(
     verifier: Verifier, issuer: Issuer, clock: ManualClock
 ) -> None:
@@ -96,7 +101,7 @@ def test_a_token_that_lacks_a_claim_is_refused(verifier: Verifier, issuer: Issue
     _refuses(verifier, issuer.token(**{missing: None}))
 
 
-@pytest.mark.parametrize("changes", [{"iss": "somebody"}, {"scopes": 7}, {"exp": "tomorrow"}, {"sub": ""}])
+@pytest.mark.parametrize("changes", [{"iss": "somebody"}, {"scopes": 7}, {"exp": "tomorrow"}, {"sub": ""}, {"role": 7}])
 def test_a_token_with_a_wrong_claim_is_refused(verifier: Verifier, issuer: Issuer, changes: dict[str, Any]) -> None:
     _refuses(verifier, issuer.token(**changes))
 
