@@ -25,6 +25,7 @@ from services.chassis.errors import (
     Internal,
     InvalidArgument,
     PermissionDenied,
+    ScopeMissing,
     ServiceError,
     Unauthenticated,
 )
@@ -174,11 +175,7 @@ class Concerns(grpc.aio.ServerInterceptor):
             raise invalid_token()
         caller = self._verifier.verify(authorization.removeprefix(_BEARER))
         if policy.scope and not caller.holds(policy.scope):
-            raise PermissionDenied(
-                f"this needs the scope {policy.scope!r}, which the token does not hold",
-                reason="SCOPE_MISSING",
-                metadata={"scope": policy.scope},
-            )
+            raise ScopeMissing(policy.scope)
         return caller
 
 

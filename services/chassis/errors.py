@@ -107,6 +107,17 @@ class PermissionDenied(ServiceError):
     default_reason = "PERMISSION_DENIED"
 
 
+class ScopeMissing(PermissionDenied):
+    """The caller's token does not hold what this needs."""
+
+    def __init__(self, scope: str) -> None:
+        super().__init__(
+            f"this needs the scope {scope!r}, which the token does not hold",
+            reason="SCOPE_MISSING",
+            metadata={"scope": scope},
+        )
+
+
 class ResourceExhausted(ServiceError):
     """A limit is reached."""
 

@@ -3,6 +3,7 @@
 from collections.abc import Collection
 
 from services.chassis.errors import AlreadyExists, DeadlineExceeded, FailedPrecondition, NotFound, PermissionDenied
+from services.tasks.models.approval import ApprovalStatus
 from services.tasks.models.run import RunStatus
 from services.tasks.models.task import TaskStatus
 
@@ -170,7 +171,7 @@ class ApproverIsRequester(PermissionDenied):
 
     def __init__(self, run_id: str) -> None:
         super().__init__(
-            f"run {run_id} was reported by you: somebody else has to decide",
+            f"run {run_id} is done by you or on your behalf: somebody else has to decide",
             reason="APPROVER_IS_REQUESTER",
             metadata={"run_id": run_id},
         )
@@ -233,4 +234,92 @@ class FileNotFound(NotFound):
             f"there is no file {digest}: files are kept as long as the runs that made them",
             reason="FILE_NOT_FOUND",
             metadata={"digest": digest},
+        )
+
+
+class ApprovalNotFound(NotFound):
+    """No approval has this id."""
+
+    def __init__(self, approval_id: str) -> None:
+        super().__init__(
+            f"approval {approval_id} does not exist, or is not open",
+            reason="APPROVAL_NOT_FOUND",
+            metadata={"approval_id": approval_id},
+        )
+
+
+class ApprovalDecided(FailedPrecondition):
+    """A question is answered once."""
+
+    def __init__(self, approval_id: str, status: ApprovalStatus) -> None:
+        super().__init__(
+            f"approval {approval_id} is {status} already: a question is answered once",
+            reason="APPROVAL_DECIDED",
+            metadata={"approval_id": approval_id, "status": status.value},
+        )
+
+
+class ApprovalExpired(FailedPrecondition):
+    """Nobody decided in time, and that was the answer."""
+
+    def __init__(self, approval_id: str) -> None:
+        super().__init__(
+            f"approval {approval_id} has expired: nobody decided in time, which counts as no",
+            reason="APPROVAL_EXPIRED",
+            metadata={"approval_id": approval_id},
+        )
+
+
+class ApprovalPending(FailedPrecondition):
+    """One question about a run at a time."""
+
+    def __init__(self, run_id: str, approval_id: str) -> None:
+        super().__init__(
+            f"run {run_id} waits for approval {approval_id} already: that has to be decided first",
+            reason="APPROVAL_PENDING",
+            metadata={"run_id": run_id, "approval_id": approval_id},
+        )
+
+
+class ApprovalNotGranted(FailedPrecondition):
+    """A call is not made unless just this call was approved."""
+
+    def __init__(self, approval_id: str, why: str) -> None:
+        super().__init__(
+            f"approval {approval_id} does not allow this call: {why}",
+            reason="APPROVAL_NOT_GRANTED",
+            metadata={"approval_id": approval_id},
+        )
+
+
+class ApproverRoleMissing(PermissionDenied):
+    """Some questions are for one role."""
+
+    def __init__(self, approval_id: str, role: str) -> None:
+        super().__init__(
+            f"approval {approval_id} is for agents with the role {role!r}",
+            reason="APPROVER_ROLE_MISSING",
+            metadata={"approval_id": approval_id, "role": role},
+        )
+
+
+class RunUnderWay(FailedPrecondition):
+    """Whoever holds a run asks for its approval."""
+
+    def __init__(self, run_id: str) -> None:
+        super().__init__(
+            f"run {run_id} is under way: whoever holds its lease asks, by reporting it as awaiting_approval",
+            reason="RUN_UNDER_WAY",
+            metadata={"run_id": run_id},
+        )
+
+
+class NoLiveRun(FailedPrecondition):
+    """A task has no run that has not ended."""
+
+    def __init__(self, task_id: str) -> None:
+        super().__init__(
+            f"task {task_id} has no run that is queued or under way",
+            reason="NO_LIVE_RUN",
+            metadata={"task_id": task_id},
         )

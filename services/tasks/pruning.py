@@ -1,9 +1,13 @@
 """Deleting what is old in many short transactions, so that nobody has to wait for them."""
 
 import logging
+from collections.abc import Callable
 from datetime import datetime
 
+from sqlalchemy import Connection
+
 from services.chassis import call
+from services.chassis.clock import Clock
 from services.chassis.database import Database
 from services.chassis.errors import ServiceError
 from services.tasks.models.pruning import Age, Pruned
@@ -14,6 +18,7 @@ _log = logging.getLogger(__name__)
 # What a last batch and the answer may need of the time that the call has.
 _RESERVED_SECONDS = 3.0
 _FILES = 100
+_Prune = Callable[[Connection, datetime, int, Clock], int]
 
 
 class Pruner:
@@ -38,15 +43,15 @@ class Pruner:
             pruned += Pruned(occurrences=batch.occurrences)
             if batch.complete:
                 break
-        return pruned + Pruned(complete=await self._prune_files(cutoff))
+        answers_pruned = await self._prune_each(retention.prune_answers, cutoff, retention.BATCH)
+        files_pruned = await self._prune_each(retention.prune_files, cutoff, _FILES)
+        return pruned + Pruned(complete=answers_pruned and files_pruned)
 
-    async def _prune_files(self, cutoff: datetime) -> bool:
-        """Deletes the files that are older than `cutoff`; answers whether none is left."""
+    async def _prune_each(self, prune: _Prune, cutoff: datetime, limit: int) -> bool:
+        """Deletes what is older than `cutoff`, `limit` at a time; answers whether nothing of it is left."""
         while not _is_late():
-            deleted = await self._database.transact(
-                lambda connection, clock: retention.prune_files(connection, cutoff, _FILES, clock)
-            )
-            if deleted < _FILES:
+            deleted = await self._database.transact(lambda connection, clock: prune(connection, cutoff, limit, clock))
+            if deleted < limit:
                 return True
         return False
 

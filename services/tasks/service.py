@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import grpc
 from baton.tasks.v1 import (
+    approval_service_pb2,
+    approval_service_pb2_grpc,
     file_service_pb2,
     file_service_pb2_grpc,
     ledger_service_pb2,
@@ -33,9 +35,11 @@ from services.chassis.server import create_server
 from services.tasks.attendance import Attendance
 from services.tasks.background import Reaper, Scheduler
 from services.tasks.config import Settings
+from services.tasks.expiry import Expiry
 from services.tasks.housekeeping import MonthMaker, Retention
 from services.tasks.listener import CONNECTION_SECONDS, Listener
 from services.tasks.models.schedule import is_timezone
+from services.tasks.servicer.approval import ApprovalServicer
 from services.tasks.servicer.file import FileServicer
 from services.tasks.servicer.ledger import LedgerServicer
 from services.tasks.servicer.run import RunServicer
@@ -62,6 +66,7 @@ class Service:
     idempotency: Idempotency
     scheduler: Scheduler
     reaper: Reaper
+    expiry: Expiry
     attendance: Attendance
     listener: Listener | None
     """None on SQLite, which one process has to itself."""
@@ -81,6 +86,7 @@ class Service:
             *retention,
             loops.forever("scheduler", self.scheduler.step, timeout=30),
             loops.forever("reaper", self.reaper.step, timeout=30),
+            loops.forever("expiry", self.expiry.step, timeout=60),
             loops.forever("attendance", self.attendance.step, timeout=30),
             loops.forever("idempotency", self.idempotency.forget_expired, timeout=30),
         )
@@ -121,6 +127,7 @@ def build(settings: Settings, clock: Clock | None = None) -> Service:
         tool_service_pb2.DESCRIPTOR,
         ledger_service_pb2.DESCRIPTOR,
         file_service_pb2.DESCRIPTOR,
+        approval_service_pb2.DESCRIPTOR,
     )
     server = create_server(policies(contract), Verifier(settings.jwks_file, clock or SystemClock()))
     task_servicer = TaskServicer(database, idempotency, cursors, work_wakeup, settings.default_timezone)
@@ -131,12 +138,26 @@ def build(settings: Settings, clock: Clock | None = None) -> Service:
     work_service_pb2_grpc.add_WorkServiceServicer_to_server(work_servicer, server)
     tool_service_pb2_grpc.add_ToolServiceServicer_to_server(ToolServicer(database, idempotency, cursors), server)
     ledger_service_pb2_grpc.add_LedgerServiceServicer_to_server(LedgerServicer(database, idempotency, cursors), server)
+    approval_service_pb2_grpc.add_ApprovalServiceServicer_to_server(
+        ApprovalServicer(database, idempotency, cursors, work_wakeup), server
+    )
     file_service_pb2_grpc.add_FileServiceServicer_to_server(FileServicer(database), server)
     scheduler, reaper = Scheduler(database, work_wakeup, clock), Reaper(database, work_wakeup)
+    expiry = Expiry(database, work_wakeup)
     month_maker = MonthMaker(database) if database.is_postgres else None
     retention = Retention(database, settings.retention_days) if settings.retention_days else None
     return Service(
-        server, database, work_servicer, idempotency, scheduler, reaper, attendance, listener, month_maker, retention
+        server,
+        database,
+        work_servicer,
+        idempotency,
+        scheduler,
+        reaper,
+        expiry,
+        attendance,
+        listener,
+        month_maker,
+        retention,
     )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from baton.tasks.v1 import run_pb2, work_service_pb2
 from baton.tasks.v1.work_service_pb2 import RunReport
+from baton.tasks.v1.work_service_pb2_grpc import WorkServiceStub
 from opentelemetry.trace import Span
 
 from services.chassis.clock import Clock, instant_text
@@ -18,6 +19,7 @@ from services.pipeline.definition import Pipeline, Step
 from services.pipeline.errors import PipelineError
 from services.pipeline.options import OnError
 from services.worker import failures, payloads, spans
+from services.worker.approvals import Approvals, NeedsApproval
 from services.worker.failures import InternalFault, StepFailed
 from services.worker.files import Files
 from services.worker.foreach import Surroundings, run_items
@@ -33,7 +35,8 @@ _log = logging.getLogger(__name__)
 class Executor:
     """Does leased runs, any number at a time."""
 
-    def __init__(self, tools: Tools, reporter: Reporter, files: Files, clock: Clock) -> None:
+    def __init__(self, work: WorkServiceStub, tools: Tools, reporter: Reporter, files: Files, clock: Clock) -> None:
+        self._work = work
         self._tools = tools
         self._reporter = reporter
         self._files = files
@@ -41,10 +44,11 @@ class Executor:
 
     async def execute(self, leased: work_service_pb2.LeasedRun, held: HeldRun) -> None:
         """Does the run and reports it. Returns when it ended, was given back, or is no longer ours."""
-        runner = StepRunner(leased.lease.run_id, leased.lease.attempt, self._tools, self._clock)
+        approvals = Approvals(leased, self._work)
+        runner = StepRunner(leased.lease.run_id, leased.lease.attempt, self._tools, approvals, self._clock)
         with spans.run_span(leased) as span:
             try:
-                await _Execution(leased, held, runner, self._reporter, self._files, span).run()
+                await _Execution(leased, held, runner, approvals, self._reporter, self._files, span).run()
             except LeaseLost:
                 _log.warning("lease_lost", extra={"run_id": held.lease.run_id, "attempt": held.lease.attempt})
                 spans.mark_failed(span, "lease_lost")
@@ -74,6 +78,7 @@ class _Execution:
         leased: work_service_pb2.LeasedRun,
         held: HeldRun,
         runner: StepRunner,
+        approvals: Approvals,
         reporter: Reporter,
         files: Files,
         span: Span,
@@ -83,10 +88,11 @@ class _Execution:
         self._runner = runner
         self._reporter = reporter
         self._span = span
+        self._files = files
         self._outputs = Outputs(files)
         self._recorded = {record.id: record for record in leased.steps}
         self._surroundings = Surroundings(
-            runner, self._outputs, self._items_recorded, self._report_item, lambda: held.cancel_requested
+            runner, self._outputs, approvals, self._items_recorded, self._report_item, lambda: held.cancel_requested
         )
         self._unreported: list[run_pb2.RunStep] = []
 
@@ -107,6 +113,8 @@ class _Execution:
         """Does the steps that are left; answers the outcome."""
         try:
             return await self._do_steps(payloads.read(self._leased.payload))
+        except NeedsApproval as asked:
+            return await asked.outcome(self._files)
         except PipelineError as error:
             return await self._failed(failures.from_pipeline(error))
         except StepFailed as failure:

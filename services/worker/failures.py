@@ -56,6 +56,12 @@ class ToolTimedOut(StepFailed):
     error_class = _ErrorClass.ERROR_CLASS_TOOL_TIMEOUT
 
 
+class ApprovalRejected(StepFailed):
+    """Somebody said no, or nobody said yes in time."""
+
+    error_class = _ErrorClass.ERROR_CLASS_APPROVAL_REJECTED
+
+
 class InternalFault(StepFailed):
     """A fault of Baton's own; what it was stands in the worker's log."""
 
@@ -93,5 +99,13 @@ def error_type(error: run_pb2.RunError) -> str:
 
 _OF_CLASS = {
     kind.error_class: kind
-    for kind in (InputNotValid, TemplateNotRendered, ConditionNotEvaluated, ToolFailed, ToolTimedOut, InternalFault)
+    for kind in (
+        InputNotValid,
+        TemplateNotRendered,
+        ConditionNotEvaluated,
+        ToolFailed,
+        ToolTimedOut,
+        ApprovalRejected,
+        InternalFault,
+    )
 }

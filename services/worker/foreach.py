@@ -10,11 +10,13 @@ import orjson
 from baton.tasks.v1 import run_pb2
 
 from services.pipeline import canonical, templates
+from services.pipeline.budget import Budget
 from services.pipeline.definition import Step
 from services.pipeline.errors import clip
 from services.pipeline.missing import describe
 from services.pipeline.options import MAX_ITEMS, Foreach
 from services.worker import failures
+from services.worker.approvals import Approvals
 from services.worker.failures import InputNotValid, StepFailed, TemplateNotRendered
 from services.worker.limits import MAX_FILE_BYTES
 from services.worker.outputs import Outputs
@@ -31,6 +33,7 @@ class Surroundings:
 
     runner: StepRunner
     outputs: Outputs
+    approvals: Approvals
     recorded: Callable[[int, bool], Awaitable[list[run_pb2.RunStep]]]
     """The items that are recorded of the step at this position, with their outputs when these are wanted."""
     report: Report
@@ -48,6 +51,8 @@ async def run_items(
     """
     items = _items(foreach, context)
     record.input_digest = canonical.digest(items)
+    if step.approval is not None:
+        await run.approvals.require(step, step.approval, _all_arguments(step, foreach, items, context))
     attempt = _Attempt(record, step, foreach, items, context, run)
     await attempt.recall(await run.recorded(record.position, bool(step.save_as)))
     await attempt.work()
@@ -61,6 +66,19 @@ def _items(foreach: Foreach, context: Mapping[str, Any]) -> list[Any]:
     if len(items) > MAX_ITEMS:
         raise InputNotValid(f"foreach.items has {len(items)} items, at most {MAX_ITEMS}")
     return items
+
+
+def _all_arguments(step: Step, foreach: Foreach, items: list[Any], context: Mapping[str, Any]) -> list[Any]:
+    """What the tool will be given for each item; they are shown together, and so have 1 MiB in all."""
+    budget = Budget()
+    each = (templates.render(dict(step.with_), {**context, foreach.name: item}, budget=budget) for item in items)
+    arguments, size = [], 0
+    for rendered in each:
+        size += len(canonical.encode(rendered))
+        if size > templates.MAX_RENDERED_BYTES:
+            raise InputNotValid(f"what is to be approved has more than {templates.MAX_RENDERED_BYTES} bytes in all")
+        arguments.append(rendered)
+    return arguments
 
 
 @dataclass

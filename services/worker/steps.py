@@ -17,6 +17,7 @@ from services.pipeline import canonical, conditions, templates
 from services.pipeline.definition import Step
 from services.pipeline.errors import PipelineError
 from services.worker import failures, spans
+from services.worker.approvals import Approvals, NeedsApproval
 from services.worker.failures import InternalFault, StepFailed
 from services.worker.reporting import LeaseLost
 from services.worker.retrying import wait_before_retry
@@ -61,8 +62,9 @@ _Work = Callable[[], Awaitable[StepResult]]
 class StepRunner:
     """Does the steps of one run."""
 
-    def __init__(self, run_id: str, attempt: int, tools: Tools, clock: Clock) -> None:
+    def __init__(self, run_id: str, attempt: int, tools: Tools, approvals: Approvals, clock: Clock) -> None:
         self._run_id = run_id
+        self._approvals = approvals
         self._attempt = attempt
         self._tools = tools
         self._clock = clock
@@ -72,7 +74,8 @@ class StepRunner:
     ) -> StepResult:
         """Does the step, for the `tries`-th time; `each` does the items of one that has some.
 
-        Never raises for a failure of the step: that is in the result. Raises LeaseLost and ServiceError as `each` does.
+        Never raises for a failure of the step: that is in the result. Raises NeedsApproval when somebody has to be
+        asked first, LeaseLost and ServiceError.
         """
         record = run_pb2.RunStep(position=position, id=step.id, uses=step.uses, attempt=self._attempt, tries=tries)
 
@@ -114,7 +117,7 @@ class StepRunner:
             return StepResult(record, failure=failures.from_pipeline(error))
         except StepFailed as failure:
             return StepResult(record, failure=failure)
-        except (LeaseLost, ServiceError):
+        except (LeaseLost, ServiceError, NeedsApproval):
             raise
         except Exception:
             _log.exception("step_crashed", extra={"run_id": self._run_id, "step_id": step.id})
@@ -124,6 +127,8 @@ class StepRunner:
         arguments = templates.render(dict(step.with_), context)
         record.input_digest = canonical.digest(arguments)
         key = f"{self._run_id}:{step.id}" + (f":{record.item}" if record.HasField("item") else "")
+        if step.approval is not None and not record.HasField("item"):  # items are approved together
+            await self._approvals.require(step, step.approval, arguments)
         output = await self._tools.call(step.uses, arguments, timeout=step.timeout_seconds, key=key)
         record.status = run_pb2.STEP_STATUS_SUCCEEDED
         return StepResult(record, output)

@@ -49,7 +49,7 @@ class Worker:
         self._pool = McpPool(tool_calls)
         self._registry = Registry(tool_service_pb2_grpc.ToolServiceStub(tasks), self._pool)
         files = Files(file_service_pb2_grpc.FileServiceStub(tasks))
-        executor = Executor(Toolbox(self._registry, self._pool), Reporter(work), files, clock)
+        executor = Executor(work, Toolbox(self._registry, self._pool), Reporter(work), files, clock)
         self._leasing = Leasing(work, new_id(), self._held, executor.execute, executor.give_back, role=role)
         self._renewal = Renewal(work, self._held)
 

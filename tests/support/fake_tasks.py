@@ -16,6 +16,7 @@ from uuid import uuid4
 import grpc
 from baton.api.v1 import auth_service_pb2, auth_service_pb2_grpc
 from baton.tasks.v1 import (
+    approval_pb2,
     file_service_pb2,
     file_service_pb2_grpc,
     run_pb2,
@@ -50,6 +51,10 @@ class FakeRun:
     token: str = ""
     steps: list[run_pb2.RunStep] = field(default_factory=list)
     items: list[run_pb2.RunStep] = field(default_factory=list)
+    asked: list[work_service_pb2.RunAwaitsApproval] = field(default_factory=list)
+    """What was asked; the run waits until it is answered."""
+    approvals: list[approval_pb2.Approval] = field(default_factory=list)
+    used: list[str] = field(default_factory=list)
     deferred: list[work_service_pb2.RunDeferred] = field(default_factory=list)
     """How often it was, and why; here it need not wait."""
     outcome: work_service_pb2.RunReport | None = None
@@ -137,6 +142,22 @@ class FakeTasks(
         self._failures[method] = times
         self._codes[method] = code
 
+    async def answer(self, run: FakeRun, status: approval_pb2.ApprovalStatus.ValueType, note: str = "") -> None:
+        """Answers what was last asked of the run, which then goes on."""
+        asked = run.asked[-1]
+        run.approvals.append(
+            approval_pb2.Approval(
+                id=new_id(),
+                run_id=run.id,
+                step_id=asked.step_id,
+                action_digest=asked.action_digest,
+                status=status,
+                decided_by="somebody",
+                note=note,
+            )
+        )
+        await self._requeue(run)
+
     async def take_away(self, run: FakeRun) -> None:
         """What the reaper does to an expired lease: the run is somebody else's from now on."""
         run.token = str(uuid4())
@@ -200,6 +221,15 @@ class FakeTasks(
             else:
                 self.refused += 1
         return response
+
+    async def UseApproval(self, request: Any, context: Any) -> work_service_pb2.UseApprovalResponse:
+        await self._maybe_fail("UseApproval", context)
+        run = self.runs[request.lease.run_id]
+        given = {approval.id: approval for approval in run.approvals}.get(request.approval_id)
+        if not self._holds(request.lease) or given is None or given.action_digest != request.action_digest:
+            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, "this call is not approved")
+        run.used.append(request.approval_id)
+        return work_service_pb2.UseApprovalResponse()
 
     async def ListItems(self, request: Any, context: Any) -> work_service_pb2.ListItemsResponse:
         await self._maybe_fail("ListItems", context)
@@ -272,6 +302,7 @@ class FakeTasks(
             payload=structs.to_struct(run.payload),
             steps=run.steps,
             traceparent=run.traceparent,
+            approvals=run.approvals,
         )
         leased.expires_at.FromDatetime(datetime.now(UTC) + LEASE)
         leased.created_at.FromDatetime(run.created_at)
@@ -287,6 +318,9 @@ class FakeTasks(
             run.released += 1
             run.token = ""
             await self._requeue(run)
+        elif report.HasField("awaiting_approval"):
+            run.asked.append(report.awaiting_approval)
+            run.token = ""
         elif report.HasField("deferred"):
             run.deferred.append(report.deferred)
             run.token = ""

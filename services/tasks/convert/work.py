@@ -1,6 +1,7 @@
 """What workers are told and tell."""
 
 from collections.abc import Iterable
+from datetime import timedelta
 
 import orjson
 from baton.tasks.v1 import run_pb2
@@ -11,11 +12,13 @@ from services.chassis.errors import InvalidArgument, Violation
 from services.chassis.ids import stored_id
 from services.chassis.structs import from_struct, from_value, to_struct
 from services.chassis.timestamps import from_timestamp, to_timestamp
+from services.tasks.convert.approval import approval_message
 from services.tasks.convert.enums import from_enum
 from services.tasks.convert.run import step_message
 from services.tasks.models.run import (
     MAX_OUTPUT_BYTES,
     RETRYABLE,
+    AwaitsApproval,
     Canceled,
     Deferred,
     ErrorClass,
@@ -49,6 +52,7 @@ def leased_message(leased: LeasedRun) -> pb.LeasedRun:
         traceparent=leased.traceparent,
         created_at=to_timestamp(leased.created_at),
         started_at=to_timestamp(leased.started_at),
+        approvals=[approval_message(approval) for approval in leased.approvals],
     )
 
 
@@ -133,9 +137,24 @@ def _outcome(message: pb.RunReport, field: str) -> Outcome | None:
         return Failed(_error(failed.error), output, failed.retry_after.ToTimedelta(), failed.final)
     if kind == "deferred":
         return Deferred(_error(message.deferred.error), message.deferred.wait.ToTimedelta())
+    if kind == "awaiting_approval":
+        return _awaits(message.awaiting_approval, f"{field}.awaiting_approval")
     if kind == "canceled":
         return Canceled(_output(message.canceled.output, f"{field}.canceled.output"))
     return Released() if kind == "released" else None
+
+
+def _awaits(message: pb.RunAwaitsApproval, field: str) -> AwaitsApproval:
+    if message.HasField("action") == bool(message.action_uri):
+        raise InvalidArgument.of([Violation(f"{field}.action", "is required, or else action_uri: one of the two")])
+    return AwaitsApproval(
+        step_id=message.step_id,
+        approver_role=message.approver_role,
+        action=_output(message.action, f"{field}.action") if message.HasField("action") else None,
+        action_uri=message.action_uri,
+        action_digest=message.action_digest,
+        expires=timedelta(seconds=message.expires_seconds),
+    )
 
 
 def _output(struct: Struct, field: str) -> dict[str, object]:

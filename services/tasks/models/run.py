@@ -1,11 +1,12 @@
 """Runs, their steps and their leases."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
 from services.chassis.backoff import BackoffStrategy
+from services.tasks.models.approval import Approval
 
 LEASE = timedelta(seconds=30)
 # A run whose holders died so often is ended: it probably kills them.
@@ -57,6 +58,7 @@ class ErrorClass(StrEnum):
     POISON = "poison"
     CANCELED = "canceled"
     REPORTED = "reported"
+    APPROVAL_REJECTED = "approval_rejected"
 
 
 RETRYABLE = frozenset({ErrorClass.TOOL, ErrorClass.TOOL_TIMEOUT, ErrorClass.INTERNAL})
@@ -203,6 +205,8 @@ class LeasedRun:
     created_at: datetime
     started_at: datetime
     """When it was first leased."""
+    approvals: list[Approval] = field(default_factory=list)
+    """Those that have been answered, the oldest first."""
     former_agent_id: str | None = None
     """Who worked on it before, in case that the run is left in the queue after all."""
 
@@ -235,6 +239,18 @@ class Deferred:
 
 
 @dataclass(frozen=True)
+class AwaitsApproval:
+    """A step must be approved before it is begun."""
+
+    step_id: str
+    approver_role: str
+    action: dict[str, Any] | None
+    action_uri: str
+    action_digest: str
+    expires: timedelta
+
+
+@dataclass(frozen=True)
 class Canceled:
     """The run stopped before a step, because it was asked to."""
 
@@ -246,7 +262,7 @@ class Released:
     """The worker gives the run back undone."""
 
 
-Outcome = Succeeded | Failed | Deferred | Canceled | Released
+Outcome = Succeeded | Failed | Deferred | AwaitsApproval | Canceled | Released
 
 
 @dataclass(frozen=True)

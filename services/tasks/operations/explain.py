@@ -13,6 +13,8 @@ from services.tasks.models.occurrence import Occurrence, Outcome
 from services.tasks.models.run import RunStatus
 from services.tasks.models.schedule import ScheduleFault, parse_schedule
 from services.tasks.models.task import Overlap, ScheduleKind, Task, TaskStatus
+from services.tasks.operations.approval import get_approval
+from services.tasks.store import approval as approval_store
 from services.tasks.store import explain as store
 from services.tasks.store.history import get_run
 from services.tasks.store.statistics import latest_run
@@ -67,27 +69,46 @@ def _run_blockers(connection: Connection, run: Row[Any], now: datetime) -> Itera
             "the run was called off and stops before its next step",
             {"cancel_requested_at": _text(run.cancel_requested_at)},
         )
-    if run.reported_status is not None:
-        yield from _reported_blockers(run)
+    if run.reported_status == RunStatus.AWAITING_APPROVAL:
+        yield _awaits_approval(connection, run)
+    elif run.reported_status is not None:
+        yield _reported_from_outside(run)
     elif run.lease_token is None:
         yield from _waiting_blockers(connection, run, now)
 
 
-def _reported_blockers(run: Row[Any]) -> Iterator[Blocker]:
-    if run.reported_status == RunStatus.AWAITING_APPROVAL:
-        yield Blocker(
+def _awaits_approval(connection: Connection, run: Row[Any]) -> Blocker:
+    approval_id = approval_store.pending_of_run(connection, run.id)
+    if approval_id is None:  # it was asked by a version that knew no questions
+        return Blocker(
             "awaiting_approval",
             "somebody other than its reporter has to decide about the run",
             {"requested_by": run.created_by},
             f"POST /agents/tasks/{run.id}/approve",
         )
-    else:
-        yield Blocker(
-            "reported_from_outside",
-            f"the run happens outside, and was last reported as {run.reported_status}",
-            {"agent_id": run.created_by, "updated_at": _text(run.updated_at)},
-            f"PATCH /agents/tasks/{run.id} with the status that it ended with",
-        )
+    approval = get_approval(connection, approval_id)
+    what = f"step {approval.step_id!r}" if approval.step_id else "the run"
+    whom = f"an agent with the role {approval.approver_role!r}" if approval.approver_role else "somebody"
+    evidence: dict[str, Any] = {"approval_id": approval_id, "requested_by": approval.requested_by}
+    if approval.step_id:
+        evidence["step_id"] = approval.step_id
+    if approval.expires_at is not None:
+        evidence["expires_at"] = _text(approval.expires_at)
+    return Blocker(
+        "awaiting_approval",
+        f"{whom} other than who asked has to decide about {what}",
+        evidence,
+        f"POST /approvals/{approval_id}/approve",
+    )
+
+
+def _reported_from_outside(run: Row[Any]) -> Blocker:
+    return Blocker(
+        "reported_from_outside",
+        f"the run happens outside, and was last reported as {run.reported_status}",
+        {"agent_id": run.created_by, "updated_at": _text(run.updated_at)},
+        f"PATCH /agents/tasks/{run.id} with the status that it ended with",
+    )
 
 
 def _waiting_blockers(connection: Connection, run: Row[Any], now: datetime) -> Iterator[Blocker]:

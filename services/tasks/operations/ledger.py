@@ -14,10 +14,18 @@ from services.chassis.errors import InvalidArgument, Violation
 from services.chassis.ids import id_at
 from services.pipeline import definition
 from services.tasks.errors import ApproverIsRequester, RunNotFound, RunNotReported, RunOfAnotherAgent
+from services.tasks.models.approval import ApprovalStatus, Ask
 from services.tasks.models.ledger import Decision, NewReportedRun, ReportedRun, amended, decided, settled
-from services.tasks.models.run import Run
+from services.tasks.models.run import ApprovalState, Run, RunStatus
 from services.tasks.operations.new_run import MAX_PAYLOAD_BYTES
+from services.tasks.store import approval as approval_store
 from services.tasks.store import history, ledger, tables
+
+_ANSWERS = {
+    Decision.APPROVE: ApprovalStatus.APPROVED,
+    Decision.REJECT: ApprovalStatus.REJECTED,
+    Decision.CANCEL: ApprovalStatus.CANCELLED,
+}
 
 
 def create_run(connection: Connection, new: NewReportedRun, caller: Caller, traceparent: str, clock: Clock) -> Run:
@@ -44,6 +52,7 @@ def create_run(connection: Connection, new: NewReportedRun, caller: Caller, trac
         traceparent=traceparent,
         now=clock.now(),
     )
+    _ask_if_awaiting(connection, None, run, clock)
     return _stored(connection, run.id)
 
 
@@ -55,7 +64,18 @@ def update_run(connection: Connection, run_id: str, changes: Mapping[str, Any], 
     after = amended(run, changes, clock.now())
     if after != run:
         ledger.save_run(connection, run, after, clock.now())
+        _ask_if_awaiting(connection, run, after, clock)
     return _stored(connection, run_id)
+
+
+def ask(connection: Connection, run_id: str, question: Ask, caller: Caller, clock: Clock) -> str:
+    """Has a reported run wait for an answer; answers the question's id. Raises RunTransitionNotAllowed."""
+    run = _locked(connection, run_id)
+    awaiting = {"status": RunStatus.AWAITING_APPROVAL, "approval_state": ApprovalState.PENDING}
+    after = amended(run, awaiting, clock.now())
+    ledger.save_run(connection, run, after, clock.now())
+    asked_of = ledger.named(connection, run_id)
+    return approval_store.add_approval(connection, asked_of, question, caller.agent_id, clock.now())
 
 
 def decide_run(
@@ -75,21 +95,55 @@ def decide_run(
     run = _locked(connection, run_id)
     if decision is not Decision.CANCEL and caller.agent_id == run.created_by:
         raise ApproverIsRequester(run_id)
-    after = decided(run, decision, caller.agent_id, note, clock.now())
+    return _decide(connection, run, decision, caller.agent_id, note, clock, request_id=request_id)
+
+
+def expire_run(connection: Connection, run_id: str, note: str, actor: str, clock: Clock) -> None:
+    """Rejects a reported run about which nobody decided in time."""
+    _decide(connection, _locked(connection, run_id), Decision.REJECT, actor, note, clock, expired=True)
+
+
+def _decide(
+    connection: Connection,
+    run: ReportedRun,
+    decision: Decision,
+    actor: str,
+    note: str,
+    clock: Clock,
+    *,
+    request_id: str = "",
+    expired: bool = False,
+) -> Run:
+    after = decided(run, decision, "" if expired else actor, note, clock.now())
     ledger.save_run(connection, run, after, clock.now())
+    question = approval_store.pending_of_run(connection, run.id)
+    if question is not None:
+        status = ApprovalStatus.EXPIRED if expired else _ANSWERS[decision]
+        decided_by = None if expired else actor
+        approval_store.answer(connection, question, status, decided_by=decided_by, note=note, now=clock.now())
     outbox.audit(
         connection,
         tables.outbox,
         clock,
         action=f"run.{decision.name.lower()}",
-        actor=caller.agent_id,
-        resource=f"run/{run_id}",
+        actor=actor,
+        resource=f"run/{run.id}",
         before=_audited(run),
         after=_audited(after),
         note=note,
         request_id=request_id,
     )
-    return _stored(connection, run_id)
+    return _stored(connection, run.id)
+
+
+def _ask_if_awaiting(connection: Connection, before: ReportedRun | None, after: ReportedRun, clock: Clock) -> None:
+    """A run that its reporter has wait for approval is in the inbox, for as long as it takes."""
+    was, now = (run is not None and run.status is RunStatus.AWAITING_APPROVAL for run in (before, after))
+    if now and not was:
+        question = Ask("", None, "", None)
+        approval_store.add_approval(
+            connection, ledger.named(connection, after.id), question, after.created_by, clock.now()
+        )
 
 
 def with_inputs(connection: Connection, runs: Sequence[Run], max_bytes: int) -> list[Run]:

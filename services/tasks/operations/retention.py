@@ -8,6 +8,7 @@ from services.chassis import outbox
 from services.chassis.clock import EPOCH, Clock
 from services.chassis.errors import InvalidArgument, Violation
 from services.tasks.models.pruning import Age, Pruned
+from services.tasks.store import approval as approval_store
 from services.tasks.store import file as file_store
 from services.tasks.store import retention, tables
 
@@ -43,6 +44,11 @@ def prune_occurrences(connection: Connection, cutoff: datetime, limit: int, cloc
     """Deletes up to `limit` occurrences that were decided before `cutoff`, the oldest first."""
     deleted = retention.delete_occurrences(connection, min(cutoff, clock.now()), limit)
     return Pruned(occurrences=deleted, complete=deleted < limit)
+
+
+def prune_answers(connection: Connection, cutoff: datetime, limit: int, clock: Clock) -> int:
+    """Deletes up to `limit` approvals that were decided before `cutoff`, unless their runs go on; answers how many."""
+    return approval_store.delete_answered(connection, min(cutoff, clock.now()), limit)
 
 
 def prune_files(connection: Connection, cutoff: datetime, limit: int, clock: Clock) -> int:

@@ -14,6 +14,7 @@ from services.tasks.errors import LeaseLost
 from services.tasks.models.run import (
     MAX_CRASHES,
     RETRYABLE,
+    AwaitsApproval,
     Canceled,
     Deferred,
     ErrorClass,
@@ -27,6 +28,7 @@ from services.tasks.models.run import (
     RunStep,
     Succeeded,
 )
+from services.tasks.operations.approval import ask_of_step
 from services.tasks.store import claim as claim_store
 from services.tasks.store import lease as lease_store
 from services.tasks.store import step as step_store
@@ -93,6 +95,7 @@ class _Changes:
 
     endings: list[Ending] = field(default_factory=list)
     postponed: list[Postponed] = field(default_factory=list)
+    asked: list[tuple[Row[Any], AwaitsApproval]] = field(default_factory=list)
     given_back: list[Row[Any]] = field(default_factory=list)
     crashed: bool = False
 
@@ -100,6 +103,8 @@ class _Changes:
         """Writes them, and lets the next in each line come; answers the roles that have something to do now."""
         finish(connection, self.endings, now)
         lease_store.postpone(connection, self.postponed, now)
+        for row, ask in self.asked:
+            ask_of_step(connection, row.id, ask, now)
         given_back = [row.id for row in self.given_back]
         lease_store.give_back(connection, given_back, crashed=self.crashed, now=now)
         return settle(connection, lines_of(ended), now) | {row.role for row in self.given_back}
@@ -194,7 +199,7 @@ def _decide(changes: _Changes, row: Row[Any], report: RunReport, now: datetime) 
             changes.endings.append(_canceled(row, output, uri))
         case Failed(_, output) if canceled:
             changes.endings.append(_canceled(row, output, uri))
-        case Deferred() | Released() if canceled:
+        case Deferred() | AwaitsApproval() | Released() if canceled:
             changes.endings.append(_canceled(row, None))
         case Failed() as failed if _may_be_retried(row, failed):
             wait = backoff(BackoffStrategy(row.backoff_strategy), row.retries + 1, failed.retry_after)
@@ -203,6 +208,8 @@ def _decide(changes: _Changes, row: Row[Any], report: RunReport, now: datetime) 
             changes.endings.append(Ending(row.id, row.started_at, RunStatus.FAILED, output, error, uri))
         case Deferred(error, wait):
             changes.postponed.append(Postponed(row.id, now + wait, error, retries=0))
+        case AwaitsApproval() as ask:
+            changes.asked.append((row, ask))
         case Released():
             changes.given_back.append(row)
 

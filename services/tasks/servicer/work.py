@@ -21,6 +21,7 @@ from services.chassis.ids import stored_id
 from services.tasks.attendance import Attendance
 from services.tasks.convert import work as convert
 from services.tasks.operations import work as operations
+from services.tasks.operations.approval import use_approval
 from services.tasks.wakeup import Wakeup
 
 _log = logging.getLogger(__name__)
@@ -99,6 +100,13 @@ class WorkServicer(rpc.WorkServiceServicer):
                 for report, receipt in zip(reports, reported.receipts, strict=True)
             ]
         )
+
+    async def UseApproval(self, request: pb.UseApprovalRequest, context: _Context) -> pb.UseApprovalResponse:
+        lease, approval_id, digest = convert.lease(request.lease), stored_id(request.approval_id), request.action_digest
+        await self._database.transact(
+            lambda connection, clock: use_approval(connection, lease, approval_id, digest, clock)
+        )
+        return pb.UseApprovalResponse()
 
     async def ListItems(self, request: pb.ListItemsRequest, context: _Context) -> pb.ListItemsResponse:
         lease, after = convert.lease(request.lease), request.after if request.HasField("after") else None

@@ -31,10 +31,12 @@ from sqlalchemy.exc import IntegrityError
 
 from services.chassis.columns import Id, Timestamp
 from services.chassis.database_errors import TryAgain
+from services.tasks.models.approval import Approval
 from services.tasks.models.run import LEASE, Lease, LeasedRun, RunStep
+from services.tasks.store import approval as approval_store
 from services.tasks.store import batch
 from services.tasks.store.batch import per_engine
-from services.tasks.store.line import AGING, HAS_KEY, LINE, PRIORITIES, hold_overtaken, is_in, settle, urgency
+from services.tasks.store.line import AGING, HAS_KEY, LINE, PRIORITIES, WAITS, hold_overtaken, is_in, settle, urgency
 from services.tasks.store.step import steps_of
 from services.tasks.store.tables import runs
 
@@ -74,9 +76,11 @@ def claim(
         raise TryAgain from error
     by_id = {row.id: row for row in leased}
     steps = steps_of(connection, [row.id for row in due if row.is_retry or by_id[row.id].attempt > 1])
-    return Claim(
-        [_leased_run(by_id[row.id], token, now + LEASE, steps[row.id], row.agent_id) for row in due], contended
+    answers = approval_store.answers_of(connection, [run_id for run_id, row in by_id.items() if row.approval_state])
+    runs_leased = (
+        _leased_run(by_id[row.id], token, now + LEASE, steps[row.id], answers[row.id], row.agent_id) for row in due
     )
+    return Claim(list(runs_leased), contended)
 
 
 def unclaim(connection: Connection, leased: Sequence[LeasedRun]) -> None:
@@ -113,7 +117,12 @@ def _foremost_of_lines(connection: Connection, due: list[Row[Any]], role: str, n
 
 
 def _leased_run(
-    row: Row[Any], token: str, expires_at: datetime, steps: list[RunStep], former_agent_id: str | None
+    row: Row[Any],
+    token: str,
+    expires_at: datetime,
+    steps: list[RunStep],
+    approvals: list[Approval],
+    former_agent_id: str | None,
 ) -> LeasedRun:
     return LeasedRun(
         lease=Lease(row.id, row.attempt, token),
@@ -125,6 +134,7 @@ def _leased_run(
         traceparent=row.traceparent,
         created_at=row.created_at,
         started_at=row.started_at,
+        approvals=approvals,
         former_agent_id=former_agent_id,
     )
 
@@ -146,6 +156,7 @@ _LEASED = [
         "traceparent",
         "created_at",
         "started_at",
+        "approval_state",
     )
 ]
 _limit = bindparam("limit", type_=Integer())
@@ -211,7 +222,7 @@ def _is_followed(key: ColumnElement[str]) -> ColumnElement[bool]:
     followers = select(true()).where(
         runs.c.role == bindparam("role", type_=String()),
         runs.c.concurrency_key == key,
-        runs.c.paused_at.is_(None),
+        WAITS,
         runs.c.blocked,
     )
     return case((key != literal_column("''"), followers.limit(1).scalar_subquery())).label("is_followed")

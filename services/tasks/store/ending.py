@@ -88,8 +88,10 @@ def get_ended(connection: Connection, run_id: str) -> Row[Any] | None:
 def _row(ending: Ending, now: datetime) -> tuple[Any, ...]:
     # A reporter's clock may be ahead of ours.
     duration = None if ending.started_at is None else max(0, (now - ending.started_at) // _MILLISECOND)
+    # What is elsewhere is not here, not even as an empty object.
+    output = None if ending.outputs_uri else ending.output
     error, outputs_uri = error_to_json(ending.error), ending.outputs_uri or None
-    return ending.run_id, ending.status.value, duration, ending.output, error, outputs_uri
+    return ending.run_id, ending.status.value, duration, output, error, outputs_uri
 
 
 @per_engine

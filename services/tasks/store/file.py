@@ -5,7 +5,7 @@ from datetime import datetime
 from sqlalchemy import Connection, delete, exists, literal, select
 
 from services.chassis.upsert import upsert
-from services.tasks.store.tables import files, run_step_items, run_steps
+from services.tasks.store.tables import approvals, files, run_step_items, run_steps
 
 PREFIX = "/files/"
 """Where a file is: this, and its digest."""
@@ -24,8 +24,9 @@ def get_file(connection: Connection, digest: str) -> bytes | None:
 
 
 def delete_files(connection: Connection, cutoff: datetime, limit: int) -> int:
-    """Deletes up to `limit` files that were last stored before `cutoff` and that no step has, the oldest first."""
+    """Deletes up to `limit` files that were last stored before `cutoff` and that nothing refers to, oldest first."""
     uri = literal(PREFIX) + files.c.digest
-    unused = (~exists().where(table.c.output_uri == uri) for table in (run_steps, run_step_items))
+    users = (run_steps.c.output_uri, run_step_items.c.output_uri, approvals.c.action_uri)
+    unused = (~exists().where(column == uri) for column in users)
     oldest = select(files.c.digest).where(files.c.stored_at < cutoff, *unused).order_by(files.c.stored_at)
     return connection.execute(delete(files).where(files.c.digest.in_(oldest.limit(limit)))).rowcount

@@ -20,7 +20,7 @@ from sqlalchemy.exc import DBAPIError
 
 from services.chassis.columns import Id, Json, Timestamp
 from services.chassis.database_errors import waited_in_vain
-from services.tasks.models.run import LEASE, Lease, RunError
+from services.tasks.models.run import LEASE, ApprovalState, Lease, RunError, RunStatus
 from services.tasks.store import batch
 from services.tasks.store.batch import per_engine
 from services.tasks.store.line import hold_free_lines_of, hold_lines_of
@@ -125,6 +125,27 @@ def give_back(connection: Connection, run_ids: Sequence[str], *, crashed: bool, 
         connection.execute(
             _give_back(connection), batch.ids(connection, run_ids) | {"crashed": int(crashed), "now": now}
         )
+
+
+def suspend(connection: Connection, run_id: str, now: datetime) -> Row[Any]:
+    """Takes a run, leased or not, out of the queue until an approval is decided; answers what is known of it."""
+    awaiting = {
+        "reported_status": RunStatus.AWAITING_APPROVAL.value,
+        "approval_state": ApprovalState.PENDING.value,
+        "approver": "",
+        "approval_note": "",
+    }
+    suspended = update(runs).where(runs.c.id == run_id).values(**_FREE, **awaiting, updated_at=now)
+    known = (runs.c[name] for name in ("id", "task_id", "task", "created_by", "role", "concurrency_key"))
+    return connection.execute(suspended.returning(*known)).one()
+
+
+def go_on(
+    connection: Connection, run_id: str, state: ApprovalState, *, approver: str, note: str, now: datetime
+) -> None:
+    """Puts a run that was suspended back into the queue, whatever was decided: its worker acts on it."""
+    decided = {"reported_status": None, "approval_state": state.value, "approver": approver, "approval_note": note}
+    connection.execute(update(runs).where(runs.c.id == run_id).values(**decided, updated_at=now))
 
 
 def is_held(connection: Connection, lease: Lease) -> bool:

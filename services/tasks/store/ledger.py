@@ -108,6 +108,11 @@ def save_run(connection: Connection, before: ReportedRun, after: ReportedRun, no
         _update(connection, run_history, after.id, values)
 
 
+def named(connection: Connection, run_id: str) -> Row[Any]:
+    """What a question says of a reported run that is live."""
+    return connection.execute(select(runs.c.id, runs.c.task_id, runs.c.task).where(runs.c.id == run_id)).one()
+
+
 def read_inputs(connection: Connection, run_ids: Iterable[str], max_bytes: int) -> dict[str, dict[str, Any]]:
     """What runs were given, by id, in the order asked for, until there are more than `max_bytes` of it as JSON.
 

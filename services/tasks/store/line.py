@@ -43,6 +43,8 @@ LINE: batch.Columns = {"role": String(), "concurrency_key": String()}
 PRIORITIES = range(1, 10)
 # As it is in the indexes: with a parameter in its place they would not be used.
 HAS_KEY = runs.c.concurrency_key != literal_column("''")
+WAITS = and_(runs.c.paused_at.is_(None), runs.c.reported_status.is_(None))
+"""Neither paused nor awaiting an approval."""
 
 
 def urgency(run: Row[Any]) -> tuple[datetime, str]:
@@ -92,8 +94,8 @@ def hold_overtaken(connection: Connection, heads: Mapping[Line, Row[Any]], now: 
 def settle(connection: Connection, lines: Collection[Line], now: datetime) -> set[str]:
     """Sees to it that each line has its head; answers the roles that have a new one.
 
-    The head is the run that is leased; or else, of those that are not paused, the most urgent one that is due; or
-    else the one that is due first.
+    The head is the run that is leased; or else, of those that are neither paused nor awaiting an approval, the most
+    urgent one that is due; or else the one that is due first.
     """
     if not lines:
         return set()
@@ -104,7 +106,7 @@ def settle(connection: Connection, lines: Collection[Line], now: datetime) -> se
     heads = {(row.role, row.concurrency_key): row for row in connection.execute(_heads(connection), wanted)}
     unsettled = [line for line in lines if line not in heads or heads[line].lease_token is None]
     waiting = _foremost_waiting(connection, unsettled)
-    firsts = {line: _first([*waiting[line], *_unless_paused(heads.get(line))], now) for line in unsettled}
+    firsts = {line: _first([*waiting[line], *_unless_kept_back(heads.get(line))], now) for line in unsettled}
     changed = {line for line, first in firsts.items() if first != heads.get(line)}
     leased_meanwhile = _demote(connection, {line: heads[line].id for line in changed if line in heads})
     elected = {line: first.id for line in changed - leased_meanwhile if (first := firsts[line]) is not None}
@@ -122,8 +124,8 @@ def _foremost_waiting(connection: Connection, lines: Sequence[Line]) -> dict[Lin
     return found
 
 
-def _unless_paused(head: Row[Any] | None) -> list[Row[Any]]:
-    return [] if head is None or head.paused_at is not None else [head]
+def _unless_kept_back(head: Row[Any] | None) -> list[Row[Any]]:
+    return [head] if head and head.paused_at is None and head.reported_status is None else []
 
 
 def _first(line: Sequence[Row[Any]], now: datetime) -> Row[Any] | None:
@@ -180,7 +182,19 @@ _HOLD_FREE = _hold_free_given()
 _HOLD_LINES_OF_RUNS = _hold_lines_where(batch.among(runs.c.id, True))
 _HOLD_FREE_LINES_OF_RUNS = _hold_free_lines()
 _HOLD_LINES_OF_TASK = _hold_lines_where(runs.c.task_id == bindparam("task_id"))
-_SEEN = [runs.c[name] for name in ("id", "role", "concurrency_key", "priority", "due_at", "lease_token", "paused_at")]
+_SEEN = [
+    runs.c[name]
+    for name in (
+        "id",
+        "role",
+        "concurrency_key",
+        "priority",
+        "due_at",
+        "lease_token",
+        "paused_at",
+        "reported_status",
+    )
+]
 
 
 @per_engine
@@ -194,9 +208,7 @@ def _heads(for_postgres: bool) -> Select[Any]:
 def _waiting(for_postgres: bool) -> Select[Any]:
     given = batch.given(LINE, for_postgres)
     levels = union_all(*(select(literal_column(str(level)).label("level")) for level in PRIORITIES)).subquery("levels")
-    waiting = select(*_SEEN).where(
-        is_in(runs, given), runs.c.priority == levels.c.level, runs.c.paused_at.is_(None), runs.c.blocked
-    )
+    waiting = select(*_SEEN).where(is_in(runs, given), runs.c.priority == levels.c.level, WAITS, runs.c.blocked)
     return _one_each(given.join(levels, true()), waiting.order_by(runs.c.due_at, runs.c.id), for_postgres)
 
 

@@ -28,8 +28,9 @@ from sqlalchemy import (
 )
 
 from services.chassis.columns import Id, Json, Timestamp
-from services.tasks.models.run import NewRun, RunError, RunStatus
+from services.tasks.models.run import ApprovalState, NewRun, RunError, RunStatus
 from services.tasks.store import batch
+from services.tasks.store.approval import cancel_pending
 from services.tasks.store.batch import per_engine
 from services.tasks.store.ending import Ending, finish
 from services.tasks.store.line import hold_lines_of, hold_lines_of_task, lines_of, settle
@@ -58,7 +59,18 @@ _IDS: batch.Columns = {"id": Id()}
 # What decides over how a live run ends, and whose it is.
 _LIVE = [
     runs.c[name]
-    for name in ("id", "task_id", "created_by", "role", "concurrency_key", "started_at", "lease_token", "reported")
+    for name in (
+        "id",
+        "task_id",
+        "created_by",
+        "role",
+        "concurrency_key",
+        "started_at",
+        "lease_token",
+        "reported",
+        "agent_id",
+        "approval_state",
+    )
 ]
 
 
@@ -92,6 +104,7 @@ def cancel_live(connection: Connection, live: Sequence[Row[Any]], error: RunErro
     if held:
         request = {"now": now, "error": error_to_json(error)}
         connection.execute(_request_cancel(connection), batch.ids(connection, held) | request)
+    cancel_pending(connection, [row.id for row in idle if row.approval_state == ApprovalState.PENDING], now)
     settle(connection, lines_of(idle), now)
 
 

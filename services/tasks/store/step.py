@@ -85,6 +85,15 @@ def steps_of(connection: Connection, run_ids: Sequence[str]) -> Mapping[str, lis
     return steps
 
 
+def is_done(connection: Connection, run_id: str, step_id: str) -> bool:
+    """Whether a step of a run is recorded as succeeded, or skipped."""
+    columns = run_steps.c
+    done = select(columns.position).where(
+        columns.run_id == run_id, columns.step_id == step_id, columns.status != StepStatus.FAILED.value
+    )
+    return connection.execute(done.limit(1)).one_or_none() is not None
+
+
 def list_items(
     connection: Connection,
     run_id: str,

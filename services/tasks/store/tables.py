@@ -162,7 +162,8 @@ def _partial(name: str, *columns: str, where: str, sqlite_where: str = "", uniqu
 
 
 # What is queued, running or waiting. Small and hot: finishing a run moves it to the history. A run is running while
-# it has a lease; the lease columns are all set or all null. One that was reported from outside carries its status.
+# it has a lease; the lease columns are all set or all null. One that was reported from outside carries its status,
+# and so does one that awaits an approval.
 #
 # Of the runs with the same role and concurrency key one is not `blocked`: the one that holds the lease or, when none
 # does, the first in line. So the claim never walks through a long line; see store/lines.py.
@@ -219,8 +220,8 @@ runs = Table(
         "priority",
         "due_at",
         "id",
-        where="paused_at IS NULL AND blocked",
-        sqlite_where="paused_at IS NULL AND blocked = 1",
+        where="paused_at IS NULL AND reported_status IS NULL AND blocked",
+        sqlite_where="paused_at IS NULL AND reported_status IS NULL AND blocked = 1",
     ),
     Index("ix_runs_task_id", "task_id", "id"),
     _partial("ix_runs_batch_id", "batch_id", "id", where="batch_id <> ''"),
@@ -299,6 +300,41 @@ run_step_items = Table(
     Column("item", Integer, primary_key=True),
     *_step_items(),
     _partial("ix_run_step_items_output_uri", "output_uri", where="output_uri IS NOT NULL"),
+)
+
+# What somebody is asked before a run goes on. Of one run one question at most is open.
+approvals = Table(
+    "approvals",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("run_id", Id, nullable=False),
+    Column("task_id", Id),
+    Column("task", String(64), nullable=False),
+    Column("step_id", String(64), nullable=False),
+    Column("approver_role", String(50), nullable=False),
+    Column("requested_by", Id, nullable=False),
+    Column("reason", String(2000), nullable=False),
+    Column("action", Json),
+    Column("action_uri", String(512)),
+    Column("action_digest", String(64), nullable=False),
+    Column("status", String(16), nullable=False),
+    Column("expires_at", Timestamp),
+    Column("decided_by", Id),
+    Column("decided_at", Timestamp),
+    Column("note", String(2000), nullable=False),
+    Column("used_at", Timestamp),
+    Column("used_attempt", Integer, nullable=False),
+    Column("created_at", Timestamp, nullable=False),
+    CheckConstraint("status IN ('pending', 'approved', 'rejected', 'cancelled', 'expired')", name="status"),
+    CheckConstraint("(status = 'pending') = (decided_at IS NULL)", name="decided_at"),
+    _partial("uq_approvals_pending", "run_id", where="status = 'pending'", unique=True),
+    Index("ix_approvals_run_id", "run_id", "id"),
+    Index("ix_approvals_status", "status", "id"),
+    Index("ix_approvals_task_id", "task_id", "id"),
+    # Those whose time is over.
+    _partial("ix_approvals_expires_at", "expires_at", where="status = 'pending'"),
+    # Whether a file is still wanted.
+    _partial("ix_approvals_action_uri", "action_uri", where="action_uri IS NOT NULL"),
 )
 
 # Outputs that are too large for a row, by the SHA-256 of their content; `stored_at` is when one was last put there.

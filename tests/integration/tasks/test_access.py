@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from baton.api.v1 import annotations_pb2
 from baton.tasks.v1 import (
+    approval_service_pb2,
     file_service_pb2,
     ledger_service_pb2,
     run_service_pb2,
@@ -62,6 +63,12 @@ NEEDED = {
     "ListStepItems": "runs:read",
     "ListItems": "runs:work",
     "PutFile": "runs:work",
+    "UseApproval": "runs:work",
+    "RequestApproval": "approvals:request",
+    "ListApprovals": "approvals:read",
+    "GetApproval": "approvals:read",
+    "ApproveApproval": "approvals:decide",
+    "RejectApproval": "approvals:decide",
     "GetFile": "runs:read",
     "LeaseRuns": "runs:work",
     "RenewRuns": "runs:work",
@@ -74,6 +81,7 @@ NEEDED = {
 
 
 FILES = (
+    approval_service_pb2,
     file_service_pb2,
     file_service_pb2,
     ledger_service_pb2,
@@ -149,4 +157,5 @@ def test_what_changes_something_is_marked_so() -> None:
         "CreateRuns", "CancelRun", "RetryRun", "PruneRuns", "LeaseRuns", "RenewRuns", "ReportRuns",
         "CreateLedgerRun", "UpdateLedgerRun", "ApproveLedgerRun", "RejectLedgerRun", "CancelLedgerRun",
         "PruneLedgerRuns", "CreateToolServer", "ReportTools", "PutFile",
+        "UseApproval", "RequestApproval", "ApproveApproval", "RejectApproval",
     }  # fmt: skip
