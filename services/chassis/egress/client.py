@@ -38,14 +38,16 @@ class Answer:
 
     async def read(self, at_most: int) -> bytes:
         """The whole body, unpacked. Raises AnswerTooLarge when it has more than `at_most` bytes, and AnswerBroken."""
-        body, whole = await bodies.read(self._response, at_most)
+        with _our_words():
+            body, whole = await bodies.read(self._response, at_most)
         if not whole:
             raise AnswerTooLarge(f"the answer has more than {at_most} bytes")
         return body
 
     async def read_beginning(self, at_most: int) -> bytes:
         """Up to `at_most` bytes of the body. Raises AnswerBroken."""
-        body, _ = await bodies.read(self._response, at_most)
+        with _our_words():
+            body, _ = await bodies.read(self._response, at_most)
         return body
 
 
@@ -81,10 +83,10 @@ class Egress:
             async with asyncio.timeout(timeout) as limit:
                 with _our_words():
                     response, last = await self._answer(hop, follow_redirects)
-                    try:
-                        yield Answer(response, last.url)
-                    finally:
-                        await response.aclose()
+                try:
+                    yield Answer(response, last.url)
+                finally:
+                    await response.aclose()
         except TimeoutError:
             if not limit.expired():
                 raise
@@ -127,6 +129,8 @@ def _our_words() -> Iterator[None]:
 
 def _reason(error: BaseException | None) -> str:
     """What is at the bottom of it."""
+    if isinstance(error, httpx2.LocalProtocolError):
+        return "the request is no valid HTTP"  # its own words would show the header at fault
     reason = "timed out" if isinstance(error, httpx2.TimeoutException) else str(error)
     while error is not None:
         match error:

@@ -105,6 +105,13 @@ async def test_a_port_where_nobody_listens(egress: Egress) -> None:
         await body_of(egress, url)
 
 
+async def test_a_header_that_is_none_is_not_sent_and_not_shown(egress: Egress, server: HttpServer) -> None:
+    with pytest.raises(AnswerBroken, match=r"the request is no valid HTTP$"):
+        async with egress.request("GET", server.url("/"), headers={"x-key": "hunter2\r\nHost: other"}, timeout=5):
+            pass
+    assert server.asked == []
+
+
 async def test_proxies_of_the_environment_are_not_used(
     egress: Egress, server: HttpServer, other: HttpServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
