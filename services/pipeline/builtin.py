@@ -1,4 +1,4 @@
-"""The tools that need no server: what they are called and take. The worker does them."""
+"""The tools that need no server: what they are called, take and answer. The worker does them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,8 +13,63 @@ class BuiltinTool:
     description: str
     input_schema: Mapping[str, Any]
     """The JSON Schema of its input."""
+    output_schema: Mapping[str, Any]
+    """The JSON Schema of what it answers."""
 
 
-BUILTIN_TOOLS: Mapping[str, BuiltinTool] = {
-    tool.address: tool for tool in (BuiltinTool("echo.test", "Answers its input unchanged.", {"type": "object"}),)
-}
+_ECHO = BuiltinTool("echo.test", "Answers its input unchanged.", {"type": "object"}, {"type": "object"})
+
+_QUERY_VALUE = {"type": ["string", "number", "boolean"]}
+_HTTP_REQUEST = BuiltinTool(
+    "http.request",
+    "Makes a request over HTTP and answers its status, headers and body. It reaches public addresses over https, and "
+    "what the operator allows.",
+    {
+        "type": "object",
+        "properties": {
+            "url": {"type": "string", "description": "Where to: https://host/path."},
+            "method": {"enum": ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"], "default": "GET"},
+            "headers": {
+                "type": "object",
+                "additionalProperties": {"type": "string"},
+                "description": "Headers by their names, but for those that belong to the connection.",
+            },
+            "query": {
+                "type": "object",
+                "additionalProperties": {"anyOf": [_QUERY_VALUE, {"type": "array", "items": _QUERY_VALUE}]},
+                "description": "What is added to the URL's query; a list repeats its name.",
+            },
+            "json": {"description": "The body, any JSON value; not together with text."},
+            "text": {"type": "string", "description": "The body as it is; not together with json."},
+            "follow_redirects": {"type": "boolean", "default": False, "description": "Follow up to 5 redirects."},
+            "expect_status": {
+                "type": "array",
+                "items": {"type": "integer", "minimum": 200, "maximum": 599},
+                "minItems": 1,
+                "description": "The statuses that are a success, instead of all from 200 to 299.",
+            },
+        },
+        "required": ["url"],
+        "additionalProperties": False,
+    },
+    {
+        "type": "object",
+        "properties": {
+            "status": {"type": "integer"},
+            "headers": {
+                "type": "object",
+                "additionalProperties": {"type": "string"},
+                "description": "By their names in lower case, without set-cookie.",
+            },
+            "url": {"type": "string", "description": "Where the answer is from, after all redirects."},
+            "json": {"description": "The body, when it is JSON and says so."},
+            "text": {"type": "string", "description": "The body, when it is other text, or empty."},
+            "base64": {"type": "string", "description": "The body, when it is no text."},
+        },
+        "required": ["status", "headers", "url"],
+        "additionalProperties": False,
+        "oneOf": [{"required": ["json"]}, {"required": ["text"]}, {"required": ["base64"]}],
+    },
+)
+
+BUILTIN_TOOLS: Mapping[str, BuiltinTool] = {tool.address: tool for tool in (_ECHO, _HTTP_REQUEST)}

@@ -10,13 +10,14 @@ from services.supervisor.processes import Program
 _GRACE_SECONDS = 15.0
 CONTEXTS = ("sessions", "tasks", "workflows")
 # Passed on from the supervisor's own environment, beside everything that begins with one of the prefixes.
-_PASSED = ("PATH", "HOME", "LANG", "TZ", "TMPDIR", "IDEMPOTENCY_TTL_SECONDS")
+_PASSED = ("PATH", "HOME", "LANG", "TZ", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR", "IDEMPOTENCY_TTL_SECONDS")
 _PASSED_PREFIXES = ("OTEL_", "GRPC_", "PYTHON", "LC_", "BATON_GATEWAY_")
 _PASSED_SETTINGS = (
     "BATON_LOG_LEVEL",
     "BATON_DEFAULT_TIMEZONE",
     "BATON_DATABASE_POOL_SIZE",
     "BATON_RETENTION_DAYS",
+    "BATON_EGRESS_ALLOW",
     "BATON_WORKER_CONCURRENCY",
     "BATON_WORKER_TOOL_CALLS",
     "BATON_WORKER_ROLE",

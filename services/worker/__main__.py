@@ -11,12 +11,20 @@ from services.chassis.auth import AccessTokens, TokenExchange
 from services.chassis.channel import open_channel
 from services.chassis.clock import SystemClock
 from services.chassis.config import ConfigurationError
+from services.chassis.egress import allowed
+from services.chassis.egress.client import Egress
+from services.chassis.egress.guard import Guard
 from services.chassis.server import stop_signal
 from services.worker.config import Settings
 from services.worker.worker import Worker
 
 # These log what servers send, and the addresses they are sent to, which may hold secrets.
-_TALKATIVE = {"mcp": logging.CRITICAL, "client": logging.CRITICAL, "httpx2": logging.WARNING}
+_TALKATIVE = {
+    "mcp": logging.CRITICAL,
+    "client": logging.CRITICAL,
+    "httpx2": logging.WARNING,
+    "httpcore2": logging.WARNING,
+}
 
 
 def main() -> None:
@@ -47,6 +55,7 @@ async def run() -> None:
                 tool_calls=settings.tool_calls,
                 role=settings.role,
                 grace_seconds=settings.grace_seconds,
+                egress=Egress(Guard(allowed.parse(settings.egress_allow))),
             )
             await worker.run(stop_signal())
 

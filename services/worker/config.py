@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from services.chassis.config import ConfigurationError, setting
+from services.chassis.egress import allowed
 
 MAX_CONCURRENCY = 1000
 MAX_TOOL_CALLS = 1000
@@ -35,6 +36,7 @@ class Settings:
         default=20.0,
         help="how many seconds, 0 or more, runs may go on after SIGTERM before they are given back",
     )
+    egress_allow: str = setting(allowed.VARIABLE, default="", help=allowed.HELP)
 
     def __post_init__(self) -> None:
         _check_count("BATON_WORKER_CONCURRENCY", self.concurrency, MAX_CONCURRENCY)
@@ -45,6 +47,7 @@ class Settings:
             )
         if self.grace_seconds < 0 or not math.isfinite(self.grace_seconds):
             raise ConfigurationError(f"BATON_WORKER_GRACE_SECONDS is {self.grace_seconds}, must be 0 or more")
+        allowed.parse(self.egress_allow)
 
 
 def _check_count(variable: str, count: int, highest: int) -> None:

@@ -32,6 +32,12 @@ class InputNotValid(StepFailed):
     error_class = _ErrorClass.ERROR_CLASS_VALIDATION
 
 
+class RequestRejected(StepFailed):
+    """The server that was asked will not do this, now or later: it was not asked rightly."""
+
+    error_class = _ErrorClass.ERROR_CLASS_VALIDATION
+
+
 class TemplateNotRendered(StepFailed):
     """A template could not be rendered."""
 

@@ -10,6 +10,7 @@ from baton.tasks.v1 import file_service_pb2_grpc, tool_service_pb2_grpc, work_se
 from grpc.aio import Channel
 
 from services.chassis.clock import Clock
+from services.chassis.egress.client import Egress
 from services.chassis.ids import new_id
 from services.worker.execution import Executor
 from services.worker.files import Files
@@ -17,6 +18,8 @@ from services.worker.held import HeldRuns, LeaseTiming
 from services.worker.leasing import Leasing
 from services.worker.renewal import Renewal
 from services.worker.reporting import Reporter
+from services.worker.tools import builtin
+from services.worker.tools.builtin import BuiltinTools
 from services.worker.tools.mcp_pool import McpPool
 from services.worker.tools.registry import Registry
 from services.worker.tools.toolbox import Toolbox
@@ -29,7 +32,8 @@ _log = logging.getLogger(__name__)
 class Worker:
     """A client of the tasks service that does up to `concurrency` runs of one role at a time.
 
-    Of their tool calls at most `tool_calls` at a time go to any one tool server.
+    Of their tool calls at most `tool_calls` at a time go to any one tool server. Built-in tools make requests through
+    `egress`, which without one reaches public addresses only.
     """
 
     def __init__(
@@ -42,6 +46,7 @@ class Worker:
         role: str = "",
         grace_seconds: float = 20.0,
         timing: LeaseTiming | None = None,
+        egress: Egress | None = None,
     ) -> None:
         work = work_service_pb2_grpc.WorkServiceStub(tasks)
         self._grace_seconds = grace_seconds
@@ -49,7 +54,8 @@ class Worker:
         self._pool = McpPool(tool_calls)
         self._registry = Registry(tool_service_pb2_grpc.ToolServiceStub(tasks), self._pool)
         files = Files(file_service_pb2_grpc.FileServiceStub(tasks))
-        executor = Executor(work, Toolbox(self._registry, self._pool), Reporter(work), files, clock)
+        toolbox = Toolbox(self._registry, self._pool, BuiltinTools(builtin.tools(egress or Egress())))
+        executor = Executor(work, toolbox, Reporter(work), files, clock)
         self._leasing = Leasing(work, new_id(), self._held, executor.execute, executor.give_back, role=role)
         self._renewal = Renewal(work, self._held)
 

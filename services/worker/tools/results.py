@@ -35,32 +35,11 @@ def from_mcp(result: CallToolResult) -> Any:
     return blocks[0] if len(blocks) == 1 else blocks or None
 
 
-def checked(output: Any) -> Any:
-    """The output as it is kept: integers beyond 2**53 as strings of their digits, so that they stay as they are.
+def parse(text: str) -> Any:
+    """JSON. Raises ValueError.
 
-    Raises ToolFailed when it is no JSON, too large or too deep.
+    orjson rounds integers beyond 64 bits, so text that may hold one is read again by a slower parser.
     """
-    exact = _exact(output, MAX_DEPTH)
-    try:
-        size = len(orjson.dumps(exact))
-    except TypeError:
-        raise _no_json() from None
-    if size > MAX_FILE_BYTES:
-        raise ToolFailed(f"output is {size} bytes, at most {MAX_FILE_BYTES}")
-    return exact
-
-
-def _block(block: Any) -> Any:
-    if not isinstance(block, TextContent):
-        return block.model_dump(mode="json", by_alias=True, exclude_none=True)
-    try:
-        return _parse(block.text)
-    except ValueError:
-        return block.text
-
-
-def _parse(text: str) -> Any:
-    """JSON. orjson rounds integers beyond 64 bits, so text that may hold one is read again by a slower parser."""
     value = orjson.loads(text)
     if not _MAYBE_TOO_LARGE.search(text):
         return value
@@ -68,6 +47,32 @@ def _parse(text: str) -> Any:
         return json.loads(text, parse_int=_integer)
     except RecursionError:
         return value  # far too deep to be kept anyway
+
+
+def checked(output: Any) -> Any:
+    """The output as it is kept: integers beyond 2**53 as strings of their digits, so that they stay as they are.
+
+    Raises ToolFailed when it is no JSON, too large, too deep, or has the character NUL, which no database keeps.
+    """
+    exact = _exact(output, MAX_DEPTH)
+    try:
+        text = orjson.dumps(exact)
+    except TypeError:
+        raise _no_json() from None
+    if len(text) > MAX_FILE_BYTES:
+        raise ToolFailed(f"output is {len(text)} bytes, at most {MAX_FILE_BYTES}")
+    if b"\\u0000" in text and _has_nul(exact):
+        raise ToolFailed("the output contains the character NUL, which cannot be kept")
+    return exact
+
+
+def _block(block: Any) -> Any:
+    if not isinstance(block, TextContent):
+        return block.model_dump(mode="json", by_alias=True, exclude_none=True)
+    try:
+        return parse(block.text)
+    except ValueError:
+        return block.text
 
 
 def _integer(digits: str) -> int | str:
@@ -87,6 +92,14 @@ def _exact(value: Any, levels: int) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         raise _no_json()
     return value
+
+
+def _has_nul(value: Any) -> bool:
+    if isinstance(value, dict):
+        return any(map(_has_nul, value.keys())) or any(map(_has_nul, value.values()))
+    if isinstance(value, list):
+        return any(map(_has_nul, value))
+    return isinstance(value, str) and "\x00" in value
 
 
 def _no_json() -> ToolFailed:

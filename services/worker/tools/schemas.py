@@ -1,4 +1,4 @@
-"""Checks a tool's input against the JSON Schema that the tool's server gave."""
+"""Checks what a tool takes, and what a built-in one answers, against its JSON Schema."""
 
 import logging
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from referencing import Registry
 
 from services.pipeline.errors import clip
 from services.pipeline.templates import member
-from services.worker.failures import InputNotValid
+from services.worker.failures import InputNotValid, InternalFault
 
 _log = logging.getLogger(__name__)
 
@@ -19,22 +19,47 @@ _log = logging.getLogger(__name__)
 class InputSchema:
     """The schema of one tool's input. One that is itself faulty checks nothing: the server will."""
 
-    def __init__(self, address: str, schema: dict[str, Any]) -> None:
-        self._address = address
-        self._validator = _validator(address, schema)
+    def __init__(self, address: str, schema: Mapping[str, Any]) -> None:
+        self._schema = _Schema(address, schema)
 
     def check(self, arguments: Mapping[str, Any]) -> None:
         """Raises InputNotValid, which names the field at fault."""
+        fault = self._schema.fault(arguments, "with")
+        if fault is not None:
+            raise InputNotValid(fault)
+
+
+class OutputSchema:
+    """The schema of what one built-in tool answers."""
+
+    def __init__(self, address: str, schema: Mapping[str, Any]) -> None:
+        self._address = address
+        self._schema = _Schema(address, schema)
+
+    def check(self, output: Any) -> None:
+        """Raises InternalFault: the tool is ours."""
+        fault = self._schema.fault(output, "output")
+        if fault is not None:
+            _log.error("tool_output_not_valid", extra={"tool": self._address, "fault": fault.partition(":")[0]})
+            raise InternalFault(f"{self._address} answered something else than it should")
+
+
+class _Schema:
+    def __init__(self, address: str, schema: Mapping[str, Any]) -> None:
+        self._address = address
+        self._validator = _validator(address, dict(schema))
+
+    def fault(self, value: Any, root: str) -> str | None:
+        """The worst fault of a value, with its path below `root`; None when it has none."""
         if self._validator is None:
-            return
+            return None
         try:
-            fault = exceptions.best_match(self._validator.iter_errors(arguments))
+            fault = exceptions.best_match(self._validator.iter_errors(value))
         except Exception:  # it refers to what is not there, or to itself without end
             _log.warning("tool_schema_not_usable", extra={"tool": self._address})
             self._validator = None
-            return
-        if fault is not None:
-            raise InputNotValid(f"{_path(fault)}: {clip(fault.message, 500)}")
+            return None
+        return None if fault is None else f"{_path(fault, root)}: {clip(fault.message, 500)}"
 
 
 def _validator(address: str, schema: dict[str, Any]) -> Validator | None:
@@ -49,8 +74,8 @@ def _validator(address: str, schema: dict[str, Any]) -> Validator | None:
     return validator
 
 
-def _path(fault: exceptions.ValidationError) -> str:
-    path = "with"
+def _path(fault: exceptions.ValidationError, root: str) -> str:
+    path = root
     for part in fault.absolute_path:
         path = member(path, part) if isinstance(part, str) else f"{path}[{part}]"
     return path

@@ -4,7 +4,8 @@ from typing import Any, Protocol
 
 from baton.tasks.v1 import tool_pb2
 
-from services.worker.tools import builtin, results
+from services.worker.tools import results
+from services.worker.tools.builtin import BuiltinTools
 from services.worker.tools.mcp_pool import McpPool
 
 DEFAULT_TIMEOUT_SECONDS = 30.0
@@ -20,17 +21,19 @@ class Servers(Protocol):
 class Toolbox:
     """The tools that steps can use."""
 
-    def __init__(self, servers: Servers, pool: McpPool) -> None:
+    def __init__(self, servers: Servers, pool: McpPool, builtin: BuiltinTools) -> None:
         self._servers = servers
         self._pool = pool
+        self._builtin = builtin
 
     async def call(self, uses: str, arguments: dict[str, Any], *, timeout: float | None, key: str) -> Any:
-        """The answer of the tool `uses` (`server.tool`) as a JSON value of at most 64 KiB.
+        """The answer of the tool `uses` (`server.tool`) as a JSON value of at most 4 MiB.
 
         `timeout` is in seconds; None is the server's own, or 30. Raises StepFailed.
         """
-        if uses in builtin.TOOLS:
-            return results.checked(await builtin.TOOLS[uses](arguments, timeout or DEFAULT_TIMEOUT_SECONDS))
+        if uses in self._builtin:
+            seconds = timeout or DEFAULT_TIMEOUT_SECONDS
+            return results.checked(await self._builtin.call(uses, arguments, timeout=seconds, key=key))
         name, tool = uses.split(".", 1)
         server = await self._servers.server(name)
         seconds = timeout or server.timeout_seconds or DEFAULT_TIMEOUT_SECONDS

@@ -15,6 +15,7 @@ from sqlalchemy import select
 
 from services.chassis.errors import AlreadyExists, InvalidArgument, NotFound
 from services.chassis.structs import to_struct
+from services.pipeline.builtin import BUILTIN_TOOLS
 from services.tasks.store import tables
 from tests.integration.tasks.running import Tasks, one_engine
 
@@ -139,9 +140,9 @@ async def test_all_tools_are_in_one_list_by_address(tasks: Tasks) -> None:
         tools = [Tool(address=f"{server}.{name}", description=name) for name in names]
         await tasks.tools.ReportTools(ReportToolsRequest(server=server, tools=tools))
     whole = [tool.address for tool in (await tasks.tools.ListTools(ListToolsRequest())).items]
-    assert set(whole) == {f"{server}.{name}" for server in ("dog", "fox") for name in names} | {"echo.test"}
-    assert len(whole) == 15
-    assert whole.index("echo.test") == 7
+    assert set(whole) == {f"{server}.{name}" for server in ("dog", "fox") for name in names} | set(BUILTIN_TOOLS)
+    assert len(whole) == 16
+    assert (whole.index("echo.test"), whole.index("http.request")) == (7, 15)
     # A tool at a time, nothing is left out and nothing comes twice, whatever order the database has for texts.
     one_by_one, request = [], ListToolsRequest(limit=1)
     while True:
@@ -158,9 +159,10 @@ async def test_a_tool_tells_what_it_takes(tasks: Tasks) -> None:
     tool = Tool(address="time.now", description="Tells the time.\n", input_schema=to_struct(schema))
     await register(tasks, **STDIO)
     await tasks.tools.ReportTools(ReportToolsRequest(server="time", tools=[tool]))
-    echo, now = (await tasks.tools.ListTools(ListToolsRequest())).items
+    echo, http, now = (await tasks.tools.ListTools(ListToolsRequest())).items
     assert now == tool
     assert (echo.address, echo.input_schema["type"]) == ("echo.test", "object")
+    assert (http.address, list(http.input_schema["required"])) == ("http.request", ["url"])
 
 
 async def test_a_report_replaces_the_one_before(tasks: Tasks) -> None:
@@ -171,7 +173,7 @@ async def test_a_report_replaces_the_one_before(tasks: Tasks) -> None:
         tools = [Tool(address=f"time.{name}") for name in names]
         await tasks.tools.ReportTools(ReportToolsRequest(server="time", tools=tools))
         listed = [tool.address for tool in (await tasks.tools.ListTools(ListToolsRequest())).items]
-        assert listed == ["echo.test", "other.tool", *(f"time.{name}" for name in names)]
+        assert listed == ["echo.test", "http.request", "other.tool", *(f"time.{name}" for name in names)]
 
 
 async def test_the_tools_of_no_server_are_refused(tasks: Tasks) -> None:
@@ -196,6 +198,7 @@ async def test_bad_tools_are_named_and_nothing_is_stored(tasks: Tasks) -> None:
     ]
     assert [tool.address for tool in (await tasks.tools.ListTools(ListToolsRequest())).items] == [
         "echo.test",
+        "http.request",
         "time.before",
     ]
 

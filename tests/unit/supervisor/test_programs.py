@@ -26,8 +26,19 @@ def test_settings_of_single_processes_are_passed_on_and_nothing_else_is(
 ) -> None:
     monkeypatch.setenv("BATON_WORKER_CONCURRENCY", "7")
     monkeypatch.setenv("BATON_RETENTION_DAYS", "30")
+    monkeypatch.setenv("BATON_EGRESS_ALLOW", "internal.svc")
+    monkeypatch.setenv("SSL_CERT_FILE", "/etc/ssl/own.pem")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "canary")
     for program in _programs(tmp_path):
         assert program.environment["BATON_WORKER_CONCURRENCY"] == "7"
         assert program.environment["BATON_RETENTION_DAYS"] == "30"
+        assert program.environment["BATON_EGRESS_ALLOW"] == "internal.svc"
+        assert program.environment["SSL_CERT_FILE"] == "/etc/ssl/own.pem"
         assert "canary" not in program.environment.values()
+
+
+def test_nothing_beside_the_public_internet_is_allowed_by_default(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("BATON_EGRESS_ALLOW", raising=False)
+    assert not [program for program in _programs(tmp_path) if program.environment.get("BATON_EGRESS_ALLOW")]

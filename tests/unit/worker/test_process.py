@@ -7,12 +7,13 @@ import sys
 from pathlib import Path
 
 from tests.support.fake_tasks import FakeTasks
+from tests.support.http_server import HttpServer, said
 from tests.support.waiting import await_until
 
 TOKEN = "baton_kid_secret_crc"
 
 
-async def start(tasks: FakeTasks, folder: Path) -> asyncio.subprocess.Process:
+async def start(tasks: FakeTasks, folder: Path, **settings: str) -> asyncio.subprocess.Process:
     token_file = folder / "token"
     token_file.write_text(f"{TOKEN}\n")
     environment = {
@@ -24,6 +25,7 @@ async def start(tasks: FakeTasks, folder: Path) -> asyncio.subprocess.Process:
         "BATON_WORKER_TOKEN_FILE": str(token_file),
         "BATON_WORKER_GRACE_SECONDS": "0.1",
         "BATON_LOG_LEVEL": "DEBUG",
+        **settings,
     }
     return await asyncio.create_subprocess_exec(
         sys.executable, "-m", "services.worker", env=environment, stderr=asyncio.subprocess.PIPE
@@ -67,3 +69,23 @@ async def test_no_tool_server_outlives_its_worker_however_it_ends(tasks: FakeTas
     assert '"event":"stopped"' in written
     assert TOKEN not in written
     assert [line for line in written.splitlines() if not line.startswith("{")] == []
+
+
+async def test_an_operator_allows_what_requests_may_reach(tasks: FakeTasks, tmp_path: Path) -> None:
+    async with HttpServer().serving() as server:
+        server.answers["/"] = said(200, b"hello", Set_Cookie=TOKEN)
+        request = {"url": server.url(f"/?key={TOKEN}"), "headers": {"Authorization": TOKEN}}
+        worker = await start(tasks, tmp_path, BATON_EGRESS_ALLOW=f"127.0.0.1:{server.port}")
+        log = asyncio.create_task(worker.communicate())
+        try:
+            run = await tasks.ended(
+                await tasks.enqueue({"uses": "http.request", "with": request, "save_as": "answer"}), timeout=40
+            )
+            worker.send_signal(signal.SIGTERM)
+            written = (await log)[1].decode()
+        finally:
+            if worker.returncode is None:
+                worker.kill()
+            await log
+    assert run.output["answer"]["text"] == "hello"
+    assert TOKEN not in written

@@ -57,3 +57,13 @@ async def test_later_steps_and_a_later_attempt_see_the_same_integer(
     assert rescued.output == run.output
     assert [step.status for step in rescued.steps] == [run_pb2.STEP_STATUS_SUCCEEDED] * 2
     assert rescued.steps[1].input_digest == run.steps[1].input_digest
+
+
+@pytest.mark.parametrize("output", ["a\x00b", {"a": [1, {"b": "\x00"}]}, {"\x00": 1}])
+def test_what_no_database_keeps_is_refused(output: Any) -> None:
+    with pytest.raises(ToolFailed, match="contains the character NUL"):
+        results.checked(output)
+
+
+def test_text_that_only_spells_a_nul_is_kept() -> None:
+    assert results.checked({"a": r"\u0000", r"\\u0000": 1}) == {"a": r"\u0000", r"\\u0000": 1}

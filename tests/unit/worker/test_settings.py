@@ -35,3 +35,9 @@ def test_the_bounds_themselves_are_allowed(concurrency: str) -> None:
         Settings, {**REQUIRED, "BATON_WORKER_CONCURRENCY": concurrency, "BATON_WORKER_GRACE_SECONDS": "0"}
     )
     assert (settings.concurrency, settings.grace_seconds) == (int(concurrency), 0)
+
+
+def test_what_may_be_reached_is_checked_at_the_start() -> None:
+    with pytest.raises(ConfigurationError, match=r"BATON_EGRESS_ALLOW has 'https://internal\.svc', which is no"):
+        config.load(Settings, {**REQUIRED, "BATON_EGRESS_ALLOW": "loopback, https://internal.svc"})
+    assert config.load(Settings, REQUIRED).egress_allow == ""

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from baton.tasks.v1 import tool_pb2
 
+from services.chassis.egress.client import Egress
 from services.pipeline.builtin import BUILTIN_TOOLS
 from services.worker.failures import ToolFailed, ToolTimedOut
 from services.worker.tools import builtin, results
@@ -105,4 +106,4 @@ async def test_calls_share_one_session(stdio: Client) -> None:
 
 
 def test_every_built_in_tool_that_tasks_may_use_can_be_called() -> None:
-    assert set(builtin.TOOLS) == set(BUILTIN_TOOLS)
+    assert set(builtin.tools(Egress())) == set(BUILTIN_TOOLS)
