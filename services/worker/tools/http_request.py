@@ -22,8 +22,8 @@ from services.pipeline.templates import member
 from services.worker.failures import InputNotValid, RequestRejected, StepFailed, ToolFailed, ToolTimedOut
 from services.worker.tools import results, retry_after
 
-MAX_BODY_BYTES = 1024 * 1024
-"""Bytes of a body that are read; what is kept of an output is less, but its JSON may be written with more space."""
+MAX_BODY_BYTES = 4 * 1024 * 1024
+"""Bytes of a body that are read; how much of it can be kept is judged like any other output."""
 _EXCERPT_BYTES = 500
 _BODILESS = ("GET", "HEAD")
 _CHANGING = ("POST", "PUT", "PATCH", "DELETE")

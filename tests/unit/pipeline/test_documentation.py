@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from jsonschema import Draft202012Validator
 
+from services.pipeline.builtin import BUILTIN_TOOLS
 from services.pipeline.conditions import holds
 from services.pipeline.definition import check, parse
 from services.pipeline.errors import TemplateError
@@ -34,11 +36,24 @@ def _plain(cell: str) -> str:
 
 
 (CONTEXT,) = blocks("json context")
+HTTP_REQUEST = BUILTIN_TOOLS["http.request"]
 
 
 def test_the_example_is_a_pipeline() -> None:
     (example,) = blocks("json")
     assert len(parse(example).steps) == 3
+
+
+def test_the_example_of_a_request_is_a_pipeline_and_fits_the_tool() -> None:
+    (example,) = blocks("json http")
+    assert check(example) == []
+    request = render(example["pipeline"][0]["with"], {"params": example["params"]})
+    Draft202012Validator(dict(HTTP_REQUEST.input_schema)).validate(request)
+
+
+def test_every_input_and_output_of_a_request_is_explained() -> None:
+    assert {name for name, _ in rows("Input | Meaning")} == set(HTTP_REQUEST.input_schema["properties"])
+    assert {name for name, _ in rows("Output | Meaning")} == set(HTTP_REQUEST.output_schema["properties"])
 
 
 @pytest.mark.parametrize(("text", "becomes", "why"), rows("String | Becomes | Why"))

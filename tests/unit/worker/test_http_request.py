@@ -422,6 +422,16 @@ async def test_the_step_says_how_long_the_request_may_take(
     assert (run.error.message, run.error.retryable) == ("no answer within 0.2 s", True)
 
 
+async def test_an_answer_that_is_more_than_may_be_kept_fails_the_step(
+    tasks: FakeTasks, working: Working, egress: Egress, server: HttpServer
+) -> None:
+    server.answers["/"] = said(200, b"x" * MAX_BODY_BYTES)
+    async with working(egress=egress):
+        run = await tasks.ended(await tasks.enqueue({"uses": "http.request", "with": {"url": server.url("/")}}))
+    assert run.error.message.startswith("output is ")
+    assert run.error.retryable
+
+
 async def test_a_worker_reaches_nothing_but_the_public_internet_by_default(
     tasks: FakeTasks, working: Working, server: HttpServer
 ) -> None:
