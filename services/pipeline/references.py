@@ -68,6 +68,8 @@ class Scope:
         match path:
             case (root,) if root in _LATER:
                 return f"{root} is not available in this version"
+            case ("secrets",):
+                return "no expression reads secrets: in the strings of a `with`, ${secrets.NAME} stands for one"
             case (root,) if root not in ROOTS:
                 return f"there is no {clip(root)!r}; expressions can read {', '.join(ROOTS)}"
             case ("params", name) if name not in self.params:
