@@ -13,6 +13,7 @@ from services.chassis.clock import SystemClock
 from services.chassis.config import ConfigurationError
 from services.chassis.server import stop_signal
 from services.worker.config import Settings
+from services.worker.secrets.folder import Secrets
 from services.worker.worker import Worker
 
 # These log what servers send, and the addresses they are sent to, which may hold secrets.
@@ -20,20 +21,25 @@ _TALKATIVE = {"mcp": logging.CRITICAL, "client": logging.CRITICAL, "httpx2": log
 
 
 def main() -> None:
-    telemetry.configure("worker")
+    try:
+        settings = config.load(Settings)
+    except ConfigurationError as error:
+        sys.exit(f"worker: {error}")
+    secrets = Secrets(settings.secrets_dir)
+    telemetry.configure("worker", clean=secrets.clean)
     for name, level in _TALKATIVE.items():
         logging.getLogger(name).setLevel(level)
     try:
-        uvloop.run(run())
-    except (ConfigurationError, OSError) as error:
+        uvloop.run(run(settings, secrets))
+    except OSError as error:
         sys.exit(f"worker: {error}")
     finally:
         telemetry.shutdown()
 
 
-async def run() -> None:
+async def run(settings: Settings, secrets: Secrets) -> None:
     """Works until SIGTERM or SIGINT."""
-    settings = config.load(Settings)
+    secrets.look()
     # What is loaded by now stays: looking for garbage in it again and again takes a tenth of a busy worker's time.
     gc.freeze()
     token = settings.token_file.read_text().strip()
@@ -47,6 +53,7 @@ async def run() -> None:
                 tool_calls=settings.tool_calls,
                 role=settings.role,
                 grace_seconds=settings.grace_seconds,
+                secrets=secrets,
             )
             await worker.run(stop_signal())
 

@@ -16,6 +16,7 @@ from services.worker.held import HeldRuns, LeaseTiming
 from services.worker.leasing import Leasing
 from services.worker.renewal import Renewal
 from services.worker.reporting import Reporter
+from services.worker.secrets.folder import Secrets
 from services.worker.tools.mcp_pool import McpPool
 from services.worker.tools.registry import Registry
 from services.worker.tools.toolbox import Toolbox
@@ -41,13 +42,14 @@ class Worker:
         role: str = "",
         grace_seconds: float = 20.0,
         timing: LeaseTiming | None = None,
+        secrets: Secrets | None = None,
     ) -> None:
         work = work_service_pb2_grpc.WorkServiceStub(tasks)
         self._grace_seconds = grace_seconds
         self._held = HeldRuns(concurrency, timing)
-        self._pool = McpPool(tool_calls)
+        self._pool = McpPool(tool_calls, secrets)
         self._registry = Registry(tool_service_pb2_grpc.ToolServiceStub(tasks), self._pool)
-        executor = Executor(Toolbox(self._registry, self._pool), Reporter(work), clock)
+        executor = Executor(Toolbox(self._registry, self._pool, secrets), Reporter(work), clock)
         self._leasing = Leasing(work, new_id(), self._held, executor.execute, executor.give_back, role=role)
         self._renewal = Renewal(work, self._held)
 

@@ -1,7 +1,7 @@
 """Checks a tool's input against the JSON Schema that the tool's server gave."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from jsonschema import exceptions
@@ -23,8 +23,8 @@ class InputSchema:
         self._address = address
         self._validator = _validator(address, schema)
 
-    def check(self, arguments: Mapping[str, Any]) -> None:
-        """Raises InputNotValid, which names the field at fault."""
+    def check(self, arguments: Mapping[str, Any], clean: Callable[[str], str] = str) -> None:
+        """Raises InputNotValid, which names the field at fault; its message has gone through `clean`."""
         if self._validator is None:
             return
         try:
@@ -34,7 +34,7 @@ class InputSchema:
             self._validator = None
             return
         if fault is not None:
-            raise InputNotValid(f"{_path(fault)}: {clip(fault.message, 500)}")
+            raise InputNotValid(f"{_path(fault)}: {clip(clean(fault.message), 500)}")
 
 
 def _validator(address: str, schema: dict[str, Any]) -> Validator | None:

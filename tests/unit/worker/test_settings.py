@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 
 from services.chassis import config
@@ -35,3 +37,10 @@ def test_the_bounds_themselves_are_allowed(concurrency: str) -> None:
         Settings, {**REQUIRED, "BATON_WORKER_CONCURRENCY": concurrency, "BATON_WORKER_GRACE_SECONDS": "0"}
     )
     assert (settings.concurrency, settings.grace_seconds) == (int(concurrency), 0)
+
+
+def test_secrets_lie_in_a_folder(tmp_path: Path) -> None:
+    assert config.load(Settings, REQUIRED).secrets_dir is None
+    assert config.load(Settings, {**REQUIRED, "BATON_SECRETS_DIR": str(tmp_path)}).secrets_dir == tmp_path
+    with pytest.raises(ConfigurationError, match=r"BATON_SECRETS_DIR is /nowhere, must be a folder"):
+        config.load(Settings, {**REQUIRED, "BATON_SECRETS_DIR": "/nowhere"})
