@@ -124,7 +124,7 @@ def _list(folder: Path) -> _Files:
         for entry in entries:
             if entry.name.startswith("."):
                 continue
-            with suppress(FileNotFoundError):
+            with suppress(OSError):  # a link to nowhere, or gone since
                 stat = entry.stat()
                 if S_ISREG(stat.st_mode):
                     files[entry.name] = stat

@@ -190,7 +190,7 @@ class Connection:
 
     async def _hold_open(self, stderr: StandardError) -> None:
         environment = self._secrets.environment(self.server.env)
-        if environment != self.server.env:
+        if environment != dict(self.server.env):
             self._started_with = environment
         transport = open_transport(self.server, environment, self._closing, stderr)
         client = Client(

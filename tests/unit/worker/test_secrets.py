@@ -99,8 +99,12 @@ def test_names_that_are_none_are_told_and_hidden_files_and_folders_are_passed_ov
     (folder / "folder").mkdir()
     os.mkfifo(folder / "pipe")
     (folder / "dangling").symlink_to(folder / "nowhere")
-    secrets.look()
-    assert sorted(record.secret for record in caplog.records) == ["1st", "github-token"]  # type: ignore[attr-defined]
+    for name in ("a_loop", "the_loop"):
+        (folder / name).symlink_to(folder / name)
+    write(folder, "token", "a good value", "github.*")
+    assert given(secrets, "token") == "a good value"
+    refused = [record for record in caplog.records if record.message == "secret_not_usable"]
+    assert sorted(record.secret for record in refused) == ["1st", "github-token"]  # type: ignore[attr-defined]
     assert "there is no secret hidden" in refusal(secrets, "hidden")
     assert secrets.clean(TOKEN) == TOKEN
 
