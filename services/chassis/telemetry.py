@@ -18,10 +18,11 @@ from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import MetricReader, PeriodicExportingMetricReader
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
+from services.chassis.cleaned_spans import Clean, CleanedSpans
 from services.chassis.unrecorded import UnrecordedTracerProvider
 
 # Span and metric attribute names, so that none is spelled twice.
@@ -37,13 +38,14 @@ _propagator = TraceContextTextMapPropagator()
 _RECORD_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
-def configure(service: str) -> None:
+def configure(service: str, *, clean: Clean | None = None) -> None:
     """Sets up traces, metrics and logs of this process; called once, by its `__main__`.
 
     Traces and metrics go to OTEL_EXPORTER_OTLP_ENDPOINT when it is set; without it spans still have ids, so that
-    trace ids are on runs and in answers, but nothing is recorded.
+    trace ids are on runs and in answers, but nothing is recorded. Log lines and spans go through `clean`.
     """
-    logging.basicConfig(level=os.environ.get("BATON_LOG_LEVEL", "INFO").upper(), handlers=[_log_handler(service)])
+    handler = _log_handler(service, clean)
+    logging.basicConfig(level=os.environ.get("BATON_LOG_LEVEL", "INFO").upper(), handlers=[handler])
     resource = Resource.create({"service.name": f"baton-{service}", "service.namespace": "baton"})
     tracer_provider: trace.TracerProvider = UnrecordedTracerProvider()
     readers: list[MetricReader] = []
@@ -53,7 +55,8 @@ def configure(service: str) -> None:
         from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
 
         recorded = TracerProvider(resource=resource, shutdown_on_exit=False)
-        recorded.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+        exporter: SpanExporter = OTLPSpanExporter()
+        recorded.add_span_processor(BatchSpanProcessor(CleanedSpans(exporter, clean) if clean else exporter))
         tracer_provider = recorded
         readers.append(PeriodicExportingMetricReader(OTLPMetricExporter()))
     trace.set_tracer_provider(tracer_provider)
@@ -106,9 +109,10 @@ def trace_id() -> str:
 class _JsonLines(logging.Formatter):
     """One JSON object per line: an event name, its fields, and the trace it belongs to."""
 
-    def __init__(self, service: str) -> None:
+    def __init__(self, service: str, clean: Clean | None) -> None:
         super().__init__()
         self._service = service
+        self._clean = clean
 
     def format(self, record: logging.LogRecord) -> str:
         line = {
@@ -123,10 +127,14 @@ class _JsonLines(logging.Formatter):
             line["trace_id"] = current
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        return orjson.dumps(line, default=str, option=orjson.OPT_UTC_Z).decode()
+        text = orjson.dumps(line, default=str, option=orjson.OPT_UTC_Z)
+        if self._clean is not None:
+            # As what is really written, not as whatever objects it was made of.
+            text = orjson.dumps(self._clean(orjson.loads(text)))
+        return text.decode()
 
 
-def _log_handler(service: str) -> logging.Handler:
+def _log_handler(service: str, clean: Clean | None) -> logging.Handler:
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_JsonLines(service))
+    handler.setFormatter(_JsonLines(service, clean))
     return handler

@@ -74,6 +74,8 @@ class Scope:
                 return None
             case ("item",):
                 return "item is there only in `with` of a step with foreach, under the name that its `as` says"
+            case ("secrets",):
+                return "no expression reads secrets: in the strings of a `with`, ${secrets.NAME} stands for one"
             case (root,) if root not in ROOTS:
                 return f"there is no {clip(root)!r}; expressions can read {', '.join(ROOTS)}"
             case ("params", name) if name not in self.params:

@@ -2,12 +2,13 @@
 
 A string that is one expression becomes its value, type and all; inside text a value is written out: text as it is,
 everything else as canonical JSON. `$${` is a literal `${`. What is missing is an error that names the path. Keys of
-objects are not rendered.
+objects are not rendered. A string that refers to secrets, `${secrets.NAME}`, becomes a `SecretText`, without their
+values.
 """
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 from services.pipeline import canonical
@@ -15,6 +16,7 @@ from services.pipeline.budget import Budget
 from services.pipeline.errors import ExpressionError, TemplateError, clip
 from services.pipeline.expressions import Expression, compile_expression
 from services.pipeline.missing import Missing
+from services.pipeline.secrets import SecretReference, SecretText, reference
 
 MAX_RENDERED_BYTES = 1024 * 1024
 """Bytes of JSON that one step's rendered input may have."""
@@ -29,13 +31,17 @@ _LONGEST_CACHED = 4096
 
 @dataclass(frozen=True)
 class Template:
-    """A string cut into literal text and expressions."""
+    """A string cut into literal text, expressions, and references to secrets."""
 
-    parts: tuple[str | Expression, ...]
+    parts: tuple[str | Expression | SecretReference, ...]
 
     @property
     def expressions(self) -> Iterator[Expression]:
         return (part for part in self.parts if isinstance(part, Expression))
+
+    @cached_property
+    def refers_to_secrets(self) -> bool:
+        return any(isinstance(part, SecretReference) for part in self.parts)
 
 
 def compile_template(text: str) -> Template:
@@ -89,13 +95,14 @@ def _render_text(text: str, context: Mapping[str, Any], field: str, budget: Budg
     if "$" not in text:
         return text
     try:
-        parts = compile_template(text).parts
-        values = [part if isinstance(part, str) else _find(part, context, budget) for part in parts]
+        template = compile_template(text)
+        parts = template.parts
+        values = [_find(part, context, budget) if isinstance(part, Expression) else part for part in parts]
+        if template.refers_to_secrets:
+            return SecretText(map(_as_part, parts, values))
         if len(parts) == 1:
             return values[0]
-        return "".join(
-            part if isinstance(part, str) else _as_text(part, value) for part, value in zip(parts, values, strict=True)
-        )
+        return "".join(map(_as_part, parts, values))
     except (ExpressionError, TemplateError) as error:
         raise TemplateError(f"{field}: {error}") from None
 
@@ -107,6 +114,10 @@ def _find(expression: Expression, context: Mapping[str, Any], budget: Budget) ->
     return found
 
 
+def _as_part(part: str | Expression | SecretReference, value: Any) -> Any:
+    return _as_text(part, value) if isinstance(part, Expression) else part
+
+
 def _as_text(expression: Expression, value: Any) -> str:
     if value is None:
         raise TemplateError(f"{clip(expression.text.strip())} is null, which has no place inside text")
@@ -114,7 +125,7 @@ def _as_text(expression: Expression, value: Any) -> str:
 
 
 def _read(text: str) -> Template:
-    parts: list[str | Expression] = []
+    parts: list[str | Expression | SecretReference] = []
     literal, position = "", 0
     while (found := text.find("$", position)) >= 0:
         literal += text[position:found]
@@ -131,11 +142,12 @@ def _read(text: str) -> Template:
     return Template((*parts, literal) if literal or not parts else tuple(parts))
 
 
-def _compile(text: str) -> Expression:
+def _compile(text: str) -> Expression | SecretReference:
     try:
-        return compile_expression(text.strip())
+        expression = compile_expression(text.strip())
     except ExpressionError as error:
         raise TemplateError(str(error)) from None
+    return reference(expression) or expression
 
 
 def _end_of_expression(text: str, start: int) -> int:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 class Home:
-    """The paths in a home, and the secrets that are made when it is new."""
+    """The paths in a home, and the keys that are made when it is new."""
 
     def __init__(self, path: Path) -> None:
         self.path = path.resolve()
@@ -16,6 +16,7 @@ class Home:
         self.jwks = self.path / "keys" / "jwks.json"
         self.cursor_key = self.path / "keys" / "cursor-key"
         self.database_secret = self.path / "keys" / "database-secret"
+        self.secrets = self.path / "secrets"
         self.logs = self.path / "logs"
         self.postgres = self.path / "postgres"
         self.demo_due = self.path / "demo-due"
@@ -25,8 +26,8 @@ class Home:
         new = not self.jwks.exists()
         # Others may pass through: an embedded PostgreSQL that root starts runs as a user of its own.
         self.path.mkdir(mode=0o711, parents=True, exist_ok=True)
-        (self.path / "keys").mkdir(mode=0o700, exist_ok=True)
-        self.logs.mkdir(mode=0o700, exist_ok=True)
+        for private in (self.path / "keys", self.secrets, self.logs):
+            private.mkdir(mode=0o700, exist_ok=True)
         for key in (self.cursor_key, self.database_secret):
             _create_secret(key)
         if new and demo:

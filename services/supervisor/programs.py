@@ -58,6 +58,7 @@ def programs(
         "BATON_TASKS_ADDRESS": addresses["tasks"],
         "BATON_SESSIONS_ADDRESS": addresses["sessions"],
         "BATON_WORKER_TOKEN_FILE": str(home.worker_token),
+        "BATON_SECRETS_DIR": str(home.secrets),
     }
     # The worker lets runs finish, gives back what is left, and closes its tool servers.
     worker_grace = settings.worker_grace_seconds + _GRACE_SECONDS

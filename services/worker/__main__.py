@@ -16,6 +16,7 @@ from services.chassis.egress.client import Egress
 from services.chassis.egress.guard import Guard
 from services.chassis.server import stop_signal
 from services.worker.config import Settings
+from services.worker.secrets.folder import Secrets
 from services.worker.worker import Worker
 
 # These log what servers send, and the addresses they are sent to, which may hold secrets.
@@ -28,20 +29,25 @@ _TALKATIVE = {
 
 
 def main() -> None:
-    telemetry.configure("worker")
+    try:
+        settings = config.load(Settings)
+    except ConfigurationError as error:
+        sys.exit(f"worker: {error}")
+    secrets = Secrets(settings.secrets_dir)
+    telemetry.configure("worker", clean=secrets.clean)
     for name, level in _TALKATIVE.items():
         logging.getLogger(name).setLevel(level)
     try:
-        uvloop.run(run())
-    except (ConfigurationError, OSError) as error:
+        uvloop.run(run(settings, secrets))
+    except OSError as error:
         sys.exit(f"worker: {error}")
     finally:
         telemetry.shutdown()
 
 
-async def run() -> None:
+async def run(settings: Settings, secrets: Secrets) -> None:
     """Works until SIGTERM or SIGINT."""
-    settings = config.load(Settings)
+    secrets.look()
     # What is loaded by now stays: looking for garbage in it again and again takes a tenth of a busy worker's time.
     gc.freeze()
     token = settings.token_file.read_text().strip()
@@ -56,6 +62,7 @@ async def run() -> None:
                 role=settings.role,
                 grace_seconds=settings.grace_seconds,
                 egress=Egress(Guard(allowed.parse(settings.egress_allow))),
+                secrets=secrets,
             )
             await worker.run(stop_signal())
 

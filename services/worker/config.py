@@ -38,6 +38,12 @@ class Settings:
     )
     egress_allow: str = setting(allowed.VARIABLE, default="", help=allowed.HELP)
 
+    secrets_dir: Path | None = setting(
+        "BATON_SECRETS_DIR",
+        default=None,
+        help="folder with one file per secret that pipelines and tool servers may use",
+    )
+
     def __post_init__(self) -> None:
         _check_count("BATON_WORKER_CONCURRENCY", self.concurrency, MAX_CONCURRENCY)
         _check_count("BATON_WORKER_TOOL_CALLS", self.tool_calls, MAX_TOOL_CALLS)
@@ -48,6 +54,8 @@ class Settings:
         if self.grace_seconds < 0 or not math.isfinite(self.grace_seconds):
             raise ConfigurationError(f"BATON_WORKER_GRACE_SECONDS is {self.grace_seconds}, must be 0 or more")
         allowed.parse(self.egress_allow)
+        if self.secrets_dir is not None and not self.secrets_dir.is_dir():
+            raise ConfigurationError(f"BATON_SECRETS_DIR is {self.secrets_dir}, must be a folder")
 
 
 def _check_count(variable: str, count: int, highest: int) -> None:

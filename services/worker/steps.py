@@ -29,10 +29,11 @@ class Tools(Protocol):
     """Calls tools by their address."""
 
     async def call(self, uses: str, arguments: dict[str, Any], *, timeout: float | None, key: str) -> Any:
-        """The tool's answer as a JSON value.
+        """The tool's answer as a JSON value, without secrets.
 
-        `timeout` is in seconds, None for the tool server's own. `key` is the call's idempotency key, the same on
-        every attempt. Raises StepFailed.
+        `arguments` are as they were rendered, with secrets by reference. `timeout` is in seconds, None for the tool
+        server's own. `key` is the call's idempotency key, the same on every attempt. Raises StepFailed, and
+        TemplateError for a secret that the tool cannot have.
         """
 
 
@@ -125,6 +126,7 @@ class StepRunner:
 
     async def _call(self, step: Step, context: Mapping[str, Any], record: run_pb2.RunStep) -> StepResult:
         arguments = templates.render(dict(step.with_), context)
+        # Of the input as it is shown: the digest of a secret's value would let others try what it is.
         record.input_digest = canonical.digest(arguments)
         key = f"{self._run_id}:{step.id}" + (f":{record.item}" if record.HasField("item") else "")
         if step.approval is not None and not record.HasField("item"):  # items are approved together

@@ -18,6 +18,7 @@ from services.worker.held import HeldRuns, LeaseTiming
 from services.worker.leasing import Leasing
 from services.worker.renewal import Renewal
 from services.worker.reporting import Reporter
+from services.worker.secrets.folder import Secrets
 from services.worker.tools import builtin
 from services.worker.tools.builtin import BuiltinTools
 from services.worker.tools.mcp_pool import McpPool
@@ -47,14 +48,15 @@ class Worker:
         grace_seconds: float = 20.0,
         timing: LeaseTiming | None = None,
         egress: Egress | None = None,
+        secrets: Secrets | None = None,
     ) -> None:
         work = work_service_pb2_grpc.WorkServiceStub(tasks)
         self._grace_seconds = grace_seconds
         self._held = HeldRuns(concurrency, timing)
-        self._pool = McpPool(tool_calls)
+        self._pool = McpPool(tool_calls, secrets)
         self._registry = Registry(tool_service_pb2_grpc.ToolServiceStub(tasks), self._pool)
         files = Files(file_service_pb2_grpc.FileServiceStub(tasks))
-        toolbox = Toolbox(self._registry, self._pool, BuiltinTools(builtin.tools(egress or Egress())))
+        toolbox = Toolbox(self._registry, self._pool, BuiltinTools(builtin.tools(egress or Egress())), secrets)
         executor = Executor(work, toolbox, Reporter(work), files, clock)
         self._leasing = Leasing(work, new_id(), self._held, executor.execute, executor.give_back, role=role)
         self._renewal = Renewal(work, self._held)

@@ -99,6 +99,8 @@ class FakeTasks(
         self.runs: dict[str, FakeRun] = {}
         self.tool_servers: dict[str, tool_pb2.ToolServer] = {}
         self.tools: dict[str, list[str]] = {}
+        self.offers: dict[str, tool_service_pb2.ReportToolsRequest] = {}
+        """What was last told of each server's tools."""
         self.reports: list[work_service_pb2.RunReport] = []
         self.batches: list[int] = []
         self.polls = 0
@@ -270,6 +272,7 @@ class FakeTasks(
         if any(len(tool.address) > MAX_ADDRESS for tool in request.tools):
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"an address is longer than {MAX_ADDRESS} characters")
         self.tools[request.server] = [tool.address for tool in request.tools]
+        self.offers[request.server] = request
         return tool_service_pb2.ReportToolsResponse()
 
     async def ExchangeToken(self, request: Any, context: Any) -> auth_service_pb2.ExchangeTokenResponse:

@@ -4,6 +4,7 @@
 """
 
 import asyncio
+import logging
 import socket
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -21,7 +22,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tests.support.waiting import await_until
 
+_level = logging.getLogger().level
 server = MCPServer("misbehaving", log_level="CRITICAL")
+# It sets the level for the whole process, and others look for what is logged.
+logging.getLogger().setLevel(_level)
 
 
 @dataclass

@@ -29,9 +29,12 @@ class Receiver(trace_service_pb2_grpc.TraceServiceServicer, metrics_service_pb2_
 
     def __init__(self) -> None:
         self.address = ""
+        self.exported = b""
+        """All that was sent, as it came."""
         self._spans: dict[str, Span] = {}
 
     def Export(self, request: Any, context: grpc.ServicerContext) -> Any:
+        self.exported += request.SerializeToString()
         if isinstance(request, metrics_service_pb2.ExportMetricsServiceRequest):
             return metrics_service_pb2.ExportMetricsServiceResponse()
         for resource in request.resource_spans:

@@ -11,6 +11,8 @@ from services.chassis.call import Caller
 from services.chassis.clock import Clock
 from services.chassis.errors import InvalidArgument, Violation
 from services.pipeline.builtin import BUILTIN_TOOLS
+from services.pipeline.errors import TemplateError
+from services.pipeline.revealing import TEXT_RULE, read_text
 from services.tasks.errors import ToolServerNameTaken, ToolServerNotFound
 from services.tasks.models.tool import NewToolServer, Tool, ToolServer, ToolTransport
 from services.tasks.store import tool as tool_store
@@ -118,6 +120,16 @@ def _stdio_faults(new: NewToolServer) -> list[Violation]:
         faults.append(Violation("command[0]", f"{new.command[0]!r} must be the executable's absolute path"))
     if new.url:
         faults.append(Violation("url", "must be empty for transport stdio"))
+    return faults + _env_faults(new.env)
+
+
+def _env_faults(env: Mapping[str, str]) -> list[Violation]:
+    faults = []
+    for name, text in env.items():
+        try:
+            read_text(text)
+        except TemplateError:
+            faults.append(Violation(f"env.{name}", TEXT_RULE))
     return faults
 
 

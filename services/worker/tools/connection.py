@@ -11,8 +11,9 @@ from baton.tasks.v1 import tool_pb2
 from mcp import Client, MCPError
 from mcp.types import CONNECTION_CLOSED, CallToolResult, Implementation, Tool
 
-from services.pipeline.errors import clip
+from services.pipeline.errors import PipelineError, clip
 from services.worker.failures import InputNotValid, ToolFailed, ToolTimedOut
+from services.worker.secrets.folder import Secrets
 from services.worker.tools.schemas import InputSchema
 from services.worker.tools.transports import Refusal, StandardError, noting_refusal, open_transport
 
@@ -43,9 +44,11 @@ class _Opened:
 class Connection:
     """A session with one tool server, from the first call that needs it until it is retired or breaks."""
 
-    def __init__(self, server: tool_pb2.ToolServer, on_open: Callable[[], None]) -> None:
+    def __init__(self, server: tool_pb2.ToolServer, on_open: Callable[[], None], secrets: Secrets) -> None:
         self.server = server
         self._on_open = on_open
+        self._secrets = secrets
+        self._started_with: dict[str, str] | None = None
         self._opened: asyncio.Future[_Opened] = asyncio.get_running_loop().create_future()
         self._closing = asyncio.Event()
         self._calls = 0
@@ -56,7 +59,7 @@ class Connection:
     @property
     def usable(self) -> bool:
         """Whether new calls may use it."""
-        return not (self._retired or self._closing.is_set() or self._owner.done())
+        return not (self._retired or self._closing.is_set() or self._owner.done() or self._is_outdated())
 
     @property
     def ended(self) -> bool:
@@ -71,7 +74,7 @@ class Connection:
                 session.tools = await self._ask_again(session)
                 session.schemas = self._schemas(session.tools)
             session.told = True
-            return session.tools
+            return tuple(map(self._without_secrets, session.tools))
 
     async def call(
         self, tool: str, arguments: dict[str, Any], meta: dict[str, Any], *, timeout: float
@@ -102,6 +105,20 @@ class Connection:
         self._retired = True
         self._closing.set()
         await asyncio.wait([self._owner])
+
+    def _is_outdated(self) -> bool:
+        """Whether a secret in the server's environment is another one by now, or gone."""
+        if self._started_with is None:
+            return False
+        try:
+            return self._started_with != self._secrets.environment(self.server.env)
+        except PipelineError:
+            return True
+
+    def _without_secrets(self, tool: Tool) -> Tool:
+        told = tool.model_dump(mode="json", by_alias=True, exclude_unset=True)
+        cleaned = self._secrets.clean(told)
+        return tool if cleaned is told else Tool.model_validate(cleaned)
 
     async def _session(self) -> _Opened:
         # Shielded: a caller that gives up must not spoil the opening for the others.
@@ -139,9 +156,9 @@ class Connection:
     def _check(self, session: _Opened, tool: str, arguments: dict[str, Any]) -> None:
         schema = session.schemas.get(tool)
         if schema is None:
-            names = ", ".join(sorted(session.schemas)) or "none"
+            names = self._secrets.clean(", ".join(sorted(session.schemas))) or "none"
             raise InputNotValid(f"tool server {self.server.name} has no tool {tool}; it has {clip(names, 500)}")
-        schema.check(arguments)
+        schema.check(arguments, self._secrets.clean)
 
     def _call_failure(self, error: Exception, refusal: Refusal) -> ToolFailed:
         if isinstance(error, MCPError):
@@ -151,7 +168,7 @@ class Connection:
             if (error.code, error.message) == (CONNECTION_CLOSED, _CONNECTION_CLOSED):
                 self.retire()
                 return ToolFailed(f"tool server {self.server.name} ended before it answered")
-        message = f"tool server {self.server.name}: {reason(error)}{refusal}"
+        message = f"tool server {self.server.name}: {reason(error, self._secrets.clean)}{refusal}"
         return ToolFailed(message, retry_after=refusal.retry_after)
 
     def _close_if_idle(self) -> None:
@@ -159,12 +176,12 @@ class Connection:
             self._closing.set()
 
     async def _live(self) -> None:
-        stderr = StandardError(self.server.name)
+        stderr = StandardError(self.server.name, self._secrets.clean)
         with noting_refusal() as refusal:
             try:
                 await self._hold_open(stderr)
             except Exception as error:
-                why = f"{reason(error)}{refusal}"
+                why = f"{reason(error, self._secrets.clean)}{refusal}"
                 _log.warning("tool_server_connection_broke", extra={"server": self.server.name, "error": why})
                 self._fail_opening(why, stderr, refusal.retry_after)
             finally:
@@ -172,7 +189,10 @@ class Connection:
                 self._fail_opening("it was closed", stderr)
 
     async def _hold_open(self, stderr: StandardError) -> None:
-        transport = open_transport(self.server, self._closing, stderr)
+        environment = self._secrets.environment(self.server.env)
+        if environment != dict(self.server.env):
+            self._started_with = environment
+        transport = open_transport(self.server, environment, self._closing, stderr)
         client = Client(
             transport,
             client_info=Implementation(name="baton", version="1"),
@@ -197,16 +217,18 @@ class Connection:
             self._opened.exception()
 
 
-def reason(error: BaseException) -> str:
-    """What went wrong, in one line, out of however many groups of errors it is wrapped in."""
+def reason(error: BaseException, clean: Callable[[str], str]) -> str:
+    """What went wrong, in one line, out of however many groups of errors it is wrapped in; gone through `clean`."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     match error:
         case MCPError():
-            return clip(error.message, 500)
+            return clip(clean(error.message), 500)
+        case PipelineError():
+            return clean(str(error))
         case OSError() if error.strerror:
             return error.strerror.lower()
-    return clip(f"{type(error).__name__}: {error}", 500)
+    return clip(clean(f"{type(error).__name__}: {error}"), 500)
 
 
 async def _list_tools(client: Client) -> tuple[Tool, ...]:

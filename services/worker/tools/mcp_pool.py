@@ -7,13 +7,15 @@ from typing import Any
 from baton.tasks.v1 import tool_pb2
 from mcp.types import CallToolResult, Tool
 
+from services.worker.secrets.folder import Secrets
 from services.worker.tools.connection import Connection, SessionEnded
 
 
 class McpPool:
     """Finds, opens and closes the sessions. Of each server at most `calls` tools are called at one time."""
 
-    def __init__(self, calls: int = 10) -> None:
+    def __init__(self, calls: int = 10, secrets: Secrets | None = None) -> None:
+        self._secrets = secrets or Secrets()
         self._current: dict[str, Connection] = {}
         self._open: set[Connection] = set()
         self._openings: dict[str, asyncio.Event] = {}
@@ -50,6 +52,13 @@ class McpPool:
         if connection is not None:
             connection.retire()
 
+    def retire_outdated(self) -> None:
+        """Servers that were started with a secret which has changed since end after the calls in progress."""
+        self._secrets.look()
+        for connection in self._current.values():
+            if not connection.usable:
+                connection.retire()
+
     async def close(self) -> None:
         """Closes every session; returns when no process of a stdio server is left."""
         await asyncio.gather(*(connection.close() for connection in self._open))
@@ -61,6 +70,6 @@ class McpPool:
         if known is not None:
             known.retire()
         self._open = {connection for connection in self._open if not connection.ended}
-        self._current[server.name] = connection = Connection(server, self.opening(server.name).set)
+        self._current[server.name] = connection = Connection(server, self.opening(server.name).set, self._secrets)
         self._open.add(connection)
         return connection

@@ -45,6 +45,7 @@ class Registry:
         """Looks every 2 s until cancelled."""
 
         async def look() -> float:
+            self._pool.retire_outdated()
             await self._refresh()
             return REFRESH_SECONDS
 

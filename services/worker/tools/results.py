@@ -3,6 +3,7 @@
 import json
 import math
 import re
+from collections.abc import Callable
 from typing import Any
 
 import orjson
@@ -18,20 +19,23 @@ _LARGEST_EXACT_INTEGER = 2**53
 _MAYBE_TOO_LARGE = re.compile(r"[0-9]{16}")
 
 
-def from_mcp(result: CallToolResult) -> Any:
+def from_mcp(result: CallToolResult, clean: Callable[[str], str] = str) -> Any:
     """The structured content when there is some, else the text: as the JSON it holds, or as it is.
 
     Several blocks become a list. Raises ToolFailed with the tool's own words when the tool says that it failed, and
     with the seconds that it asks to be left alone when its `_meta` has `retry_after_seconds`.
+
+    Text goes through `clean` before it is cut off or read as JSON: parts of a secret would not be found any more.
     """
     if result.is_error:
         text = "\n".join(block.text for block in result.content if isinstance(block, TextContent))
         raise ToolFailed(
-            text[:MAX_MESSAGE] or "the tool failed and did not say why", retry_after=retry_after.from_meta(result.meta)
+            clean(text)[:MAX_MESSAGE] or "the tool failed and did not say why",
+            retry_after=retry_after.from_meta(result.meta),
         )
     if result.structured_content is not None:
         return result.structured_content
-    blocks = [_block(block) for block in result.content]
+    blocks = [_block(block, clean) for block in result.content]
     return blocks[0] if len(blocks) == 1 else blocks or None
 
 
@@ -66,13 +70,14 @@ def checked(output: Any) -> Any:
     return exact
 
 
-def _block(block: Any) -> Any:
+def _block(block: Any, clean: Callable[[str], str]) -> Any:
     if not isinstance(block, TextContent):
         return block.model_dump(mode="json", by_alias=True, exclude_none=True)
+    text = clean(block.text)
     try:
-        return parse(block.text)
+        return parse(text)
     except ValueError:
-        return block.text
+        return text
 
 
 def _integer(digits: str) -> int | str:

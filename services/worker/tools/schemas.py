@@ -1,7 +1,7 @@
 """Checks what a tool takes, and what a built-in one answers, against its JSON Schema."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from jsonschema import exceptions
@@ -22,9 +22,9 @@ class InputSchema:
     def __init__(self, address: str, schema: Mapping[str, Any]) -> None:
         self._schema = _Schema(address, schema)
 
-    def check(self, arguments: Mapping[str, Any]) -> None:
-        """Raises InputNotValid, which names the field at fault."""
-        fault = self._schema.fault(arguments, "with")
+    def check(self, arguments: Mapping[str, Any], clean: Callable[[str], str] = str) -> None:
+        """Raises InputNotValid, which names the field at fault; its message has gone through `clean`."""
+        fault = self._schema.fault(arguments, "with", clean)
         if fault is not None:
             raise InputNotValid(fault)
 
@@ -38,7 +38,7 @@ class OutputSchema:
 
     def check(self, output: Any) -> None:
         """Raises InternalFault: the tool is ours."""
-        fault = self._schema.fault(output, "output")
+        fault = self._schema.fault(output, "output", str)
         if fault is not None:
             _log.error("tool_output_not_valid", extra={"tool": self._address, "fault": fault.partition(":")[0]})
             raise InternalFault(f"{self._address} answered something else than it should")
@@ -49,7 +49,7 @@ class _Schema:
         self._address = address
         self._validator = _validator(address, dict(schema))
 
-    def fault(self, value: Any, root: str) -> str | None:
+    def fault(self, value: Any, root: str, clean: Callable[[str], str]) -> str | None:
         """The worst fault of a value, with its path below `root`; None when it has none."""
         if self._validator is None:
             return None
@@ -59,7 +59,7 @@ class _Schema:
             _log.warning("tool_schema_not_usable", extra={"tool": self._address})
             self._validator = None
             return None
-        return None if fault is None else f"{_path(fault, root)}: {clip(fault.message, 500)}"
+        return None if fault is None else f"{_path(fault, root)}: {clip(clean(fault.message), 500)}"
 
 
 def _validator(address: str, schema: dict[str, Any]) -> Validator | None:

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import os
 from collections import deque
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -24,6 +24,8 @@ _READ_SECONDS = 3700.0
 _REFUSALS = (httpx2.codes.TOO_MANY_REQUESTS, httpx2.codes.SERVICE_UNAVAILABLE)
 _TAIL_LINES = 20
 _LINE_CHARACTERS = 500
+# Of a line that has not ended so much is kept that a secret which begins in what is logged is there to its end.
+_LINE_BYTES = 256 * 1024
 _log = logging.getLogger(__name__)
 
 Streams = tuple[Any, Any]
@@ -63,22 +65,28 @@ def noting_refusal() -> Iterator[Refusal]:
 
 @asynccontextmanager
 async def open_transport(
-    server: tool_pb2.ToolServer, ended: asyncio.Event, stderr: "StandardError"
+    server: tool_pb2.ToolServer, environment: Mapping[str, str], ended: asyncio.Event, stderr: "StandardError"
 ) -> AsyncIterator[Streams]:
     """The streams to `server`. Sets `ended` when the server hangs up.
 
     For stdio the server is a process of its own group with only PATH, HOME, LOGNAME, SHELL, TERM, USER and its own
-    environment; leaving closes its stdin, and kills the group when it does not go by itself.
+    `environment`; leaving closes its stdin, and kills the group when it does not go by itself.
     """
-    transport = _stdio(server, stderr) if server.transport == tool_pb2.TOOL_TRANSPORT_STDIO else _http(server)
+    stdio = server.transport == tool_pb2.TOOL_TRANSPORT_STDIO
+    transport = _stdio(server, environment, stderr) if stdio else _http(server)
     async with transport as (read, write):
         yield _Watched(read, ended), write
 
 
 @asynccontextmanager
-async def _stdio(server: tool_pb2.ToolServer, stderr: "StandardError") -> AsyncIterator[Streams]:
+async def _stdio(
+    server: tool_pb2.ToolServer, environment: Mapping[str, str], stderr: "StandardError"
+) -> AsyncIterator[Streams]:
     parameters = StdioServerParameters(
-        command=server.command[0], args=list(server.command[1:]), env=dict(server.env), encoding_error_handler="replace"
+        command=server.command[0],
+        args=list(server.command[1:]),
+        env=dict(environment),
+        encoding_error_handler="replace",
     )
     async with stderr.pipe() as write_end, stdio_client(parameters, errlog=write_end) as streams:
         # The server has its own copy; ours would keep the pipe open after it.
@@ -110,8 +118,10 @@ class StandardError(asyncio.Protocol):
     cannot have written down what it was called with.
     """
 
-    def __init__(self, server: str) -> None:
+    def __init__(self, server: str, clean: Callable[[str], str] = str) -> None:
+        """`clean` takes secrets out of a line."""
         self._server = server
+        self._clean = clean
         self._rest = b""
         self._tail: deque[str] = deque(maxlen=_TAIL_LINES)
 
@@ -132,9 +142,9 @@ class StandardError(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         *lines, rest = (self._rest + data).split(b"\n")
-        self._rest = rest[: _LINE_CHARACTERS * 4]
+        self._rest = rest[:_LINE_BYTES]
         for line in lines:
-            text = line.decode(errors="replace").rstrip()[:_LINE_CHARACTERS]
+            text = self._clean(line.decode(errors="replace").rstrip())[:_LINE_CHARACTERS]
             self._tail.append(text)
             _log.debug("tool_server_stderr", extra={"server": self._server, "line": text})
 

@@ -76,6 +76,20 @@ async def test_the_values_of_an_environment_are_shown_to_workers_alone(
     assert dict(server.env) == {"API_KEY": value, "EMPTY": "***" if value == "***" else ""}
 
 
+async def test_an_environment_refers_to_secrets_and_to_nothing_else(tasks: Tasks) -> None:
+    env = {"TOKEN": "${secrets.github_token}", "URL": "https://joe:${secrets.password}@host", "TEXT": "$${HOME} $5"}
+    await register(tasks, **STDIO, env=env)
+    (server,) = (await tasks.tools.ListToolServers(ListToolServersRequest())).items
+    assert dict(server.env) == env
+
+    faulty = {"HOME": "${HOME}", "KEY": "s3cr3t${", "PART": "${secrets.a.b}", "NAME": '${secrets."a-b"}'}
+    with pytest.raises(InvalidArgument) as refused:
+        await register(tasks, **STDIO | {"name": "other", "env": faulty | env})
+    rule = "may hold no other template than ${secrets.NAME}; a literal ${ is written $${"
+    faults = {violation.field: violation.description for violation in refused.value.violations}
+    assert faults == {f"env.{name}": rule for name in faulty}
+
+
 async def test_the_answer_that_is_remembered_holds_no_values(tasks: Tasks) -> None:
     answers = [await register(tasks, **STDIO, env={"API_KEY": "secret key"}, request_id="the key") for _ in range(2)]
     assert [dict(answer.env) for answer in answers] == [{"API_KEY": "***"}] * 2

@@ -123,7 +123,7 @@ def test_every_fault_is_found_at_once_and_named_where_it_is() -> None:
     [
         ("${event.id}", "event is not available in this version"),
         ("${item}", "item is there only in `with` of a step with foreach, under the name that its `as` says"),
-        ("${secrets.key}", "there is no 'secrets'; expressions can read now, params, steps, run, task"),
+        ("${secret.key}", "there is no 'secret'; expressions can read now, params, steps, run, task"),
         ("${now()}", "there is no function now()"),
         ("${params.other}", "params.other is not in payload.params, which has zone"),
         ("${steps.other}", "steps.other is not saved by any earlier step; the steps before saved first"),

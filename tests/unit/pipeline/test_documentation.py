@@ -68,6 +68,12 @@ def test_what_templates_refuse(text: str, message: str) -> None:
     assert str(caught.value) == f"with.value: {message}"
 
 
+@pytest.mark.parametrize(("text", "fault"), rows("Not a reference | Fault"))
+def test_what_secrets_are_not_for(text: str, fault: str) -> None:
+    (problem,) = check({"pipeline": [{"uses": "a.b", "with": {"value": text}}]})
+    assert problem.description == fault
+
+
 @pytest.mark.parametrize(("text", "truth"), rows("Condition | True"))
 def test_what_conditions_hold(text: str, truth: str) -> None:
     assert holds(text, CONTEXT) is (truth == "yes")

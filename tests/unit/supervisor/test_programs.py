@@ -42,3 +42,16 @@ def test_nothing_beside_the_public_internet_is_allowed_by_default(
 ) -> None:
     monkeypatch.delenv("BATON_EGRESS_ALLOW", raising=False)
     assert not [program for program in _programs(tmp_path) if program.environment.get("BATON_EGRESS_ALLOW")]
+
+
+def test_only_the_worker_is_told_where_secrets_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BATON_SECRETS_DIR", "/elsewhere")
+    told = {program.name: program.environment.get("BATON_SECRETS_DIR") for program in _programs(tmp_path)}
+    assert {name: folder for name, folder in told.items() if folder} == {"worker": str(tmp_path / "secrets")}
+
+
+def test_nobody_else_may_look_into_a_homes_secrets(tmp_path: Path) -> None:
+    home = Home(tmp_path / "home")
+    home.prepare(demo=False)
+    home.prepare(demo=False)
+    assert home.secrets.stat().st_mode & 0o777 == 0o700

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 
 from services.chassis import config
@@ -41,3 +43,10 @@ def test_what_may_be_reached_is_checked_at_the_start() -> None:
     with pytest.raises(ConfigurationError, match=r"BATON_EGRESS_ALLOW has 'https://internal\.svc', which is no"):
         config.load(Settings, {**REQUIRED, "BATON_EGRESS_ALLOW": "loopback, https://internal.svc"})
     assert config.load(Settings, REQUIRED).egress_allow == ""
+
+
+def test_secrets_lie_in_a_folder(tmp_path: Path) -> None:
+    assert config.load(Settings, REQUIRED).secrets_dir is None
+    assert config.load(Settings, {**REQUIRED, "BATON_SECRETS_DIR": str(tmp_path)}).secrets_dir == tmp_path
+    with pytest.raises(ConfigurationError, match=r"BATON_SECRETS_DIR is /nowhere, must be a folder"):
+        config.load(Settings, {**REQUIRED, "BATON_SECRETS_DIR": "/nowhere"})
