@@ -42,7 +42,8 @@ class Visits:
     lists: int = 0
 
     def of(self, elements: int) -> int:
-        return min(self.times * elements**self.lists, MAX_ELEMENTS)
+        many: int = self.times * elements**self.lists
+        return min(many, MAX_ELEMENTS)
 
 
 @dataclass

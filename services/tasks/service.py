@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import grpc
 from baton.tasks.v1 import (
+    event_service_pb2,
+    event_service_pb2_grpc,
     ledger_service_pb2,
     ledger_service_pb2_grpc,
     run_service_pb2,
@@ -31,9 +33,11 @@ from services.chassis.server import create_server
 from services.tasks.attendance import Attendance
 from services.tasks.background import Reaper, Scheduler
 from services.tasks.config import Settings
+from services.tasks.dispatcher import Dispatcher
 from services.tasks.housekeeping import MonthMaker, Retention
 from services.tasks.listener import CONNECTION_SECONDS, Listener
 from services.tasks.models.schedule import is_timezone
+from services.tasks.servicer.event import EventServicer
 from services.tasks.servicer.ledger import LedgerServicer
 from services.tasks.servicer.run import RunServicer
 from services.tasks.servicer.task import TaskServicer
@@ -59,6 +63,7 @@ class Service:
     idempotency: Idempotency
     scheduler: Scheduler
     reaper: Reaper
+    dispatcher: Dispatcher
     attendance: Attendance
     listener: Listener | None
     """None on SQLite, which one process has to itself."""
@@ -78,6 +83,7 @@ class Service:
             *retention,
             loops.forever("scheduler", self.scheduler.step, timeout=30),
             loops.forever("reaper", self.reaper.step, timeout=30),
+            loops.forever("dispatcher", self.dispatcher.step, timeout=30),
             loops.forever("attendance", self.attendance.step, timeout=30),
             loops.forever("idempotency", self.idempotency.forget_expired, timeout=30),
         )
@@ -109,14 +115,16 @@ def build(settings: Settings, clock: Clock | None = None) -> Service:
     cursors = Cursors.from_file(settings.cursor_key_file)
     listener = Listener(settings.database_url) if database.is_postgres else None
     work_wakeup = listener.wakeup if listener else Wakeup()
+    dispatch_wakeup = Wakeup()
     attendance = Attendance(database)
-    work_servicer = WorkServicer(database, work_wakeup, attendance)
+    work_servicer = WorkServicer(database, work_wakeup, attendance, dispatch_wakeup)
     contract = (
         task_service_pb2.DESCRIPTOR,
         run_service_pb2.DESCRIPTOR,
         work_service_pb2.DESCRIPTOR,
         tool_service_pb2.DESCRIPTOR,
         ledger_service_pb2.DESCRIPTOR,
+        event_service_pb2.DESCRIPTOR,
     )
     server = create_server(policies(contract), Verifier(settings.jwks_file, clock or SystemClock()))
     task_servicer = TaskServicer(database, idempotency, cursors, work_wakeup, settings.default_timezone)
@@ -127,11 +135,24 @@ def build(settings: Settings, clock: Clock | None = None) -> Service:
     work_service_pb2_grpc.add_WorkServiceServicer_to_server(work_servicer, server)
     tool_service_pb2_grpc.add_ToolServiceServicer_to_server(ToolServicer(database, idempotency, cursors), server)
     ledger_service_pb2_grpc.add_LedgerServiceServicer_to_server(LedgerServicer(database, idempotency, cursors), server)
+    event_service_pb2_grpc.add_EventServiceServicer_to_server(
+        EventServicer(database, idempotency, cursors, work_wakeup, dispatch_wakeup), server
+    )
     scheduler, reaper = Scheduler(database, work_wakeup, clock), Reaper(database, work_wakeup)
     month_maker = MonthMaker(database) if database.is_postgres else None
     retention = Retention(database, settings.retention_days) if settings.retention_days else None
     return Service(
-        server, database, work_servicer, idempotency, scheduler, reaper, attendance, listener, month_maker, retention
+        server=server,
+        database=database,
+        work=work_servicer,
+        idempotency=idempotency,
+        scheduler=scheduler,
+        reaper=reaper,
+        dispatcher=Dispatcher(database, dispatch_wakeup, work_wakeup),
+        attendance=attendance,
+        listener=listener,
+        month_maker=month_maker,
+        retention=retention,
     )
 
 

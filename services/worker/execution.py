@@ -147,10 +147,13 @@ class _Execution:
         return {
             "now": instant_text(self._clock.now()),
             "params": dict(pipeline.params),
+            "event": structs.from_struct(self._leased.event),
             "run": {
                 "id": lease.run_id,
                 "attempt": lease.attempt,
                 "created_at": instant_text(from_timestamp(self._leased.created_at)),
+                "event_id": self._leased.event_id or None,
+                "topic": self._leased.event_topic or None,
             },
             "task": {"id": self._leased.task_id, "title": self._leased.task},
         }

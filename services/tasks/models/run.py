@@ -115,6 +115,8 @@ class Run:
     traceparent: str
     created_at: datetime
     updated_at: datetime
+    event_id: str | None = None
+    """The event that made it."""
 
     @property
     def trace_id(self) -> str:
@@ -159,6 +161,9 @@ class NewRun:
     max_retries: int
     backoff_strategy: BackoffStrategy
     retry_of: str | None = None
+    event_id: str | None = None
+    event_depth: int | None = None
+    """The depth of that event."""
 
 
 @dataclass(frozen=True)
@@ -182,6 +187,7 @@ class LeasedRun:
     steps: list[RunStep]
     traceparent: str
     created_at: datetime
+    event_id: str | None = None
     former_agent_id: str | None = None
     """Who worked on it before, in case that the run is left in the queue after all."""
 

@@ -13,6 +13,7 @@ class ScheduleKind(StrEnum):
     RRULE = "rrule"
     ONCE = "once"
     MANUAL = "manual"
+    EVENT = "event"
 
 
 class TaskStatus(StrEnum):
@@ -69,6 +70,7 @@ class NewTask:
     role: str
     created_by: str
     """Empty: the caller."""
+    event_filter: str = ""
 
 
 @dataclass(frozen=True)
@@ -101,3 +103,5 @@ class Task:
     """The nominal time that fires at `next_fire_at`; earlier than it after a snooze."""
     created_at: datetime
     updated_at: datetime
+    event_filter: str = ""
+    """What has to be true of an event for it to make a run; empty lets all of its topic through."""

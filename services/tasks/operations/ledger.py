@@ -18,6 +18,7 @@ from services.tasks.models.ledger import Decision, NewReportedRun, ReportedRun, 
 from services.tasks.models.run import Run
 from services.tasks.operations.new_run import MAX_PAYLOAD_BYTES
 from services.tasks.store import history, ledger, tables
+from services.tasks.store.domain_event import publish_run
 
 
 def create_run(connection: Connection, new: NewReportedRun, caller: Caller, traceparent: str, clock: Clock) -> Run:
@@ -44,7 +45,9 @@ def create_run(connection: Connection, new: NewReportedRun, caller: Caller, trac
         traceparent=traceparent,
         now=clock.now(),
     )
-    return _stored(connection, run.id)
+    stored = _stored(connection, run.id)
+    publish_run(connection, stored, clock.now())
+    return stored
 
 
 def update_run(connection: Connection, run_id: str, changes: Mapping[str, Any], caller: Caller, clock: Clock) -> Run:
@@ -55,7 +58,10 @@ def update_run(connection: Connection, run_id: str, changes: Mapping[str, Any], 
     after = amended(run, changes, clock.now())
     if after != run:
         ledger.save_run(connection, run, after, clock.now())
-    return _stored(connection, run_id)
+    stored = _stored(connection, run_id)
+    if after.status is not run.status:
+        publish_run(connection, stored, clock.now())
+    return stored
 
 
 def decide_run(
@@ -89,7 +95,9 @@ def decide_run(
         note=note,
         request_id=request_id,
     )
-    return _stored(connection, run_id)
+    stored = _stored(connection, run_id)
+    publish_run(connection, stored, clock.now())
+    return stored
 
 
 def with_inputs(connection: Connection, runs: Sequence[Run], max_bytes: int) -> list[Run]:

@@ -65,6 +65,8 @@ class Reported:
     """One per report, in their order."""
     roles: set[str]
     """Whose workers may have something to do now."""
+    events: int = 0
+    """How many events were published of runs that ended."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,8 @@ class Rescued:
     canceled: int
     roles: set[str]
     """Whose workers may have something to do now."""
+    events: int = 0
+    """How many events were published of runs that ended."""
 
     @property
     def expired(self) -> int:
@@ -91,10 +95,12 @@ class _Changes:
     retries: list[tuple[str, datetime, RunError]] = field(default_factory=list)
     given_back: list[Row[Any]] = field(default_factory=list)
     crashed: bool = False
+    events: int = 0
+    """How many were published of runs that ended, once the changes are applied."""
 
     def apply(self, connection: Connection, ended: Sequence[Row[Any]], now: datetime) -> set[str]:
         """Writes them, and lets the next in each line come; answers the roles that have something to do now."""
-        finish(connection, self.endings, now)
+        self.events = finish(connection, self.endings, now)
         lease_store.retry(connection, self.retries, now)
         given_back = [row.id for row in self.given_back]
         lease_store.give_back(connection, given_back, crashed=self.crashed, now=now)
@@ -150,7 +156,8 @@ def report_runs(connection: Connection, reports: Sequence[RunReport], clock: Clo
             ended.append(held.pop(report.lease))
             _decide(changes, row, report, clock.now())
     add_steps(connection, steps)
-    return Reported(receipts, changes.apply(connection, ended, clock.now()) if ended else set())
+    roles = changes.apply(connection, ended, clock.now()) if ended else set()
+    return Reported(receipts, roles, changes.events)
 
 
 def rescue_runs(connection: Connection, clock: Clock) -> Rescued:
@@ -170,7 +177,7 @@ def rescue_runs(connection: Connection, clock: Clock) -> Rescued:
         else:
             changes.given_back.append(row)
     roles = changes.apply(connection, expired, clock.now()) if expired else set()
-    return Rescued(len(changes.given_back), poisoned, len(changes.endings) - poisoned, roles)
+    return Rescued(len(changes.given_back), poisoned, len(changes.endings) - poisoned, roles, changes.events)
 
 
 def _decide(changes: _Changes, row: Row[Any], report: RunReport, now: datetime) -> None:
