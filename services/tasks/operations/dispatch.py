@@ -104,7 +104,7 @@ def _judged(connection: Connection, pairs: Sequence[tuple[Event, Listener]], now
     chosen = _within(connection, pairs)
     # Whoever pauses or cancels a task would not see a run that is not there yet.
     tasks = task_store.keep_tasks(connection, {listener.task_id for _, listener in chosen})
-    questions = _Questions()
+    questions = _Questions(_MAX_FILTER_WORK)
     for event, listener in chosen:
         task = tasks.get(listener.task_id)
         if task is None or not _listens(task, event):
@@ -142,7 +142,7 @@ def _within(connection: Connection, pairs: Sequence[tuple[Event, Listener]]) -> 
 class _Questions:
     """Filters, and what may still be spent on them."""
 
-    _left: int = _MAX_FILTER_WORK
+    _left: int
     _asked: int = 0
     _subjects: dict[str, Subject] = field(default_factory=dict)
 

@@ -79,16 +79,19 @@ def publish_run(connection: Connection, run: Run, now: datetime) -> int:
     """Publishes what has become of one run, live or finished, unless it is queued or under way; answers of how many."""
     if run.status not in RUN_TOPICS:
         return 0
-    values = {name: getattr(run, name) for name in _NAMES}
-    payload = {"run_id": values.pop("id")} | values | {"status": run.status.value} | _failure(run.error)
-    return publish(connection, [DomainEvent(RUN_TOPICS[run.status], payload, run.traceparent, 1)], now)
+    told = DomainEvent(RUN_TOPICS[run.status], _told(run, run.status, run.error), run.traceparent, 1)
+    return publish(connection, [told], now)
 
 
 def _of_run(row: Row[Any], change: RunChange) -> DomainEvent:
-    values = row._asdict()
-    traceparent, depth = values.pop("traceparent"), values.pop("event_depth")
-    payload = {"run_id": values.pop("id")} | values | {"status": change.status.value} | _failure(change.error)
-    return DomainEvent(RUN_TOPICS[change.status], payload, traceparent, (depth or 0) + 1)
+    payload = _told(row, change.status, change.error)
+    return DomainEvent(RUN_TOPICS[change.status], payload, row.traceparent, (row.event_depth or 0) + 1)
+
+
+def _told(run: Run | Row[Any], status: RunStatus, error: RunError | None) -> dict[str, Any]:
+    """A run, as events tell of it."""
+    values = {name: getattr(run, name) for name in _NAMES}
+    return {"run_id": values.pop("id")} | values | {"status": status.value} | _failure(error)
 
 
 def _failure(error: RunError | None) -> dict[str, Any]:

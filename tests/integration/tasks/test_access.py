@@ -5,7 +5,14 @@ from typing import Any
 
 import pytest
 from baton.api.v1 import annotations_pb2
-from baton.tasks.v1 import ledger_service_pb2, run_service_pb2, task_service_pb2, tool_service_pb2, work_service_pb2
+from baton.tasks.v1 import (
+    event_service_pb2,
+    ledger_service_pb2,
+    run_service_pb2,
+    task_service_pb2,
+    tool_service_pb2,
+    work_service_pb2,
+)
 from baton.tasks.v1.run_service_pb2 import ExportRunsRequest
 from baton.tasks.v1.run_service_pb2_grpc import RunServiceStub
 from google.protobuf.descriptor import MethodDescriptor
@@ -59,11 +66,26 @@ NEEDED = {
     "ListToolServers": "tools:admin",
     "ListTools": "tools:read",
     "ReportTools": "tools:admin",
+    "PublishEvent": "events:publish",
+    "ReplayEvent": "events:publish",
+    "GetEvent": "events:read",
+    "ListEvents": "events:read",
+    "ListEventDeliveries": "events:read",
+    "ListEventTopics": "events:read",
+    "ListRecentEvents": "events:read",
+    "PruneEvents": "admin",
 }
 
 
 def methods() -> Iterator[MethodDescriptor]:
-    for file in (task_service_pb2, run_service_pb2, work_service_pb2, tool_service_pb2, ledger_service_pb2):
+    for file in (
+        task_service_pb2,
+        run_service_pb2,
+        work_service_pb2,
+        tool_service_pb2,
+        ledger_service_pb2,
+        event_service_pb2,
+    ):
         for service in file.DESCRIPTOR.services_by_name.values():
             yield from service.methods
 
@@ -126,5 +148,5 @@ def test_what_changes_something_is_marked_so() -> None:
         "CreateTask", "UpdateTask", "RunTaskNow", "SnoozeTask", "PauseTask", "ResumeTask", "CancelTask",
         "CreateRuns", "CancelRun", "RetryRun", "PruneRuns", "LeaseRuns", "RenewRuns", "ReportRuns",
         "CreateLedgerRun", "UpdateLedgerRun", "ApproveLedgerRun", "RejectLedgerRun", "CancelLedgerRun",
-        "PruneLedgerRuns", "CreateToolServer", "ReportTools",
+        "PruneLedgerRuns", "CreateToolServer", "ReportTools", "PublishEvent", "ReplayEvent", "PruneEvents",
     }  # fmt: skip
