@@ -180,7 +180,8 @@ class EventServicer(rpc.EventServiceServicer):
         def finish(connection: Connection, clock: Clock) -> pb.PruneEventsResponse:
             retention.audit_events(connection, cutoff, pruned, admin.agent_id, key, clock)
             details = _pruned_message(pruned.events, hours, cutoff, complete=pruned.complete)
-            return pb.PruneEventsResponse(success=True, message=f"{pruned.events} events are deleted", details=details)
+            deleted = f"{pruned.events} {'event is' if pruned.events == 1 else 'events are'} deleted"
+            return pb.PruneEventsResponse(success=True, message=deleted, details=details)
 
         return await self._idempotency.once(request, pb.PruneEventsResponse, finish)
 
