@@ -68,10 +68,11 @@ def parse(payload: Mapping[str, Any]) -> Pipeline:
     return Pipeline(steps, payload.get("params", {}))
 
 
-def check(payload: Mapping[str, Any]) -> list[Problem]:
+def check(payload: Mapping[str, Any], *, has_event: bool = True) -> list[Problem]:
     """Every fault of a payload, in the order of its text; an empty list when there is none.
 
-    Fields are named as in `payload.pipeline[1].with.time`. Whether the tools exist is not looked at.
+    Fields are named as in `payload.pipeline[1].with.time`. Whether the tools exist is not looked at. Without
+    `has_event`, whatever reads the event is a fault.
     """
     if is_too_deep(payload):
         return [Problem("payload", f"is nested deeper than {MAX_DEPTH} levels")]
@@ -85,7 +86,7 @@ def check(payload: Mapping[str, Any]) -> list[Problem]:
     if not isinstance(params, Mapping):
         report("payload.params", "must be an object")
         params = {}
-    _check_steps(payload.get("pipeline"), params, report)
+    _check_steps(payload.get("pipeline"), params, report, has_event=has_event)
     return problems
 
 
@@ -114,14 +115,15 @@ def default_id(position: int) -> str:
     return f"step_{position + 1}"
 
 
-def _check_steps(steps: Any, params: Mapping[str, Any], report: Report) -> None:
+def _check_steps(steps: Any, params: Mapping[str, Any], report: Report, *, has_event: bool) -> None:
     if not isinstance(steps, list | tuple):
         report("payload.pipeline", "must be a list of steps; it may be empty")
         return
     if len(steps) > MAX_STEPS:
         report("payload.pipeline", f"has {len(steps)} steps, at most {MAX_STEPS}")
         return
-    checks = _StepChecks(Scope(params, saved_later=set(_saved_names(steps))), report)
+    scope = Scope(params, saved_later=set(_saved_names(steps)), has_event=has_event)
+    checks = _StepChecks(scope, report)
     for position, step in enumerate(steps):
         path = f"payload.pipeline[{position}]"
         if isinstance(step, Mapping):

@@ -9,10 +9,11 @@ from services.pipeline.interpreter import Node
 
 Path = tuple[str, ...]
 
-ROOTS = ("now", "params", "steps", "run", "task")
+ROOTS = ("now", "params", "event", "steps", "run", "task")
 """What expressions can read in this version."""
-_LATER = ("event",)
-_FIELDS = {"run": ("attempt", "created_at", "id"), "task": ("id", "title")}
+_FIELDS = {"run": ("attempt", "created_at", "event_id", "id", "topic"), "task": ("id", "title")}
+_OF_EVENT = ("event_id", "topic")
+NO_EVENT = "only tasks with schedule_kind event have an event"
 _CURRENT = ("current", "identity")
 _SEQUENCES = ("subexpression", "index_expression", "pipe")
 _OVER_ELEMENTS = ("projection", "value_projection", "filter_projection")
@@ -58,6 +59,8 @@ class Scope:
     params: Collection[str]
     saved: set[str] = field(default_factory=set)
     saved_later: Collection[str] = ()
+    has_event: bool = True
+    """Whether an event makes the runs."""
     item: str | None = None
     """What the step calls the item at hand; None where there is none."""
 
@@ -68,8 +71,6 @@ class Scope:
 
     def _fault(self, path: Path) -> str | None:
         match path:
-            case (root,) if root in _LATER:
-                return f"{root} is not available in this version"
             case (root,) if root == self.item:
                 return None
             case ("item",):
@@ -78,6 +79,10 @@ class Scope:
                 return "no expression reads secrets: in the strings of a `with`, ${secrets.NAME} stands for one"
             case (root,) if root not in ROOTS:
                 return f"there is no {clip(root)!r}; expressions can read {', '.join(ROOTS)}"
+            case ("event",) if not self.has_event:
+                return f"there is no event: {NO_EVENT}"
+            case ("run", name) if name in _OF_EVENT and not self.has_event:
+                return f"there is no run.{name}: {NO_EVENT}"
             case ("params", name) if name not in self.params:
                 return f"params.{clip(name)} is not in payload.params, which {_has(self.params)}"
             case ("steps", name) if name not in self.saved:

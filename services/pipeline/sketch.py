@@ -13,7 +13,7 @@ from services.pipeline.definition import default_id
 from services.pipeline.errors import ConditionError, PipelineError, Problem, TemplateError, clip
 from services.pipeline.options import item_name
 from services.pipeline.references import paths_read
-from services.pipeline.templates import member, render
+from services.pipeline.templates import compile_template, member, render
 
 MAX_UNRESOLVED = 200
 """Templates and conditions of one pipeline whose faults are told; those beyond are left as they are written."""
@@ -92,12 +92,14 @@ class _Sketcher:
             return None
 
     def _require_samples(self, text: str) -> None:
-        """What is missing makes a condition false; but of a step that is not in the sample nothing is known."""
+        """What is missing makes a condition false; but of what is not in the sample nothing is known."""
         known = self._context["steps"]
         for path in paths_read(conditions.compile_condition(text)):
             match path:
                 case ("steps", name) if name not in known:
                     raise ConditionError(f"if: steps.{clip(name)} is not in the sample")
+                case ("event",) if "event" not in self._context:
+                    raise ConditionError("if: event is not in the sample")
 
     def _render(self, value: Any, path: str, sketched: StepSketch) -> Any:
         if isinstance(value, str):
@@ -112,12 +114,19 @@ class _Sketcher:
         if "$" not in text or self._told >= MAX_UNRESOLVED:
             return text
         try:
+            self._require_event(text)
             rendered = render(text, self._context, path, self._budget)
             self._require_space(rendered)
         except TemplateError as error:
             self._tell(sketched, path, error)
             return text
         return rendered
+
+    def _require_event(self, text: str) -> None:
+        if "event" not in self._context and any(
+            ("event",) in paths_read(expression) for expression in compile_template(text).expressions
+        ):
+            raise TemplateError("event is not in the sample")
 
     def _require_space(self, rendered: Any) -> None:
         size = len(canonical.encode(rendered))

@@ -69,6 +69,35 @@ class CreatedByNotCaller(PermissionDenied):
         )
 
 
+class EventNotFound(NotFound):
+    """No event has this id."""
+
+    def __init__(self, event_id: str) -> None:
+        super().__init__(f"event {event_id} does not exist", reason="EVENT_NOT_FOUND", metadata={"event_id": event_id})
+
+
+class SourceNotCaller(PermissionDenied):
+    """Only `admin` publishes in another agent's name."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "source_agent_id names another agent: leave it out, or call with the scope 'admin'",
+            reason="SOURCE_NOT_CALLER",
+        )
+
+
+class TaskNotListening(FailedPrecondition):
+    """An event is for those tasks that wait for its topic."""
+
+    def __init__(self, task_id: str, topic: str) -> None:
+        super().__init__(
+            f"task {task_id} does not wait for {topic!r}: an event is for tasks with schedule_kind event, whose "
+            "schedule_expr matches its topic, that are not canceled",
+            reason="TASK_NOT_LISTENING",
+            metadata={"task_id": task_id, "topic": topic},
+        )
+
+
 class RunNotFound(NotFound):
     """No run has this id."""
 

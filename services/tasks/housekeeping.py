@@ -33,7 +33,7 @@ class MonthMaker:
 
 
 class Retention:
-    """Deletes finished runs, their steps and decided occurrences that are older than so many days."""
+    """Deletes finished runs, their steps, decided occurrences and events that are older than so many days."""
 
     def __init__(self, database: Database, days: int) -> None:
         self._database = database
@@ -43,7 +43,7 @@ class Retention:
     async def step(self) -> float:
         """One look: says how much is too old, then deletes it; the next one a day later."""
         cutoff, due = await self._database.read(self._look)
-        if not (due.runs or due.occurrences):
+        if not (due.runs or due.occurrences or due.events):
             return _DAY_SECONDS
         _log.info("retention_due", extra=_fields(cutoff, due))
         pruned = await self._pruner.prune(cutoff)
@@ -64,4 +64,5 @@ def _fields(cutoff: datetime, pruned: Pruned) -> dict[str, object]:
         "runs": pruned.runs,
         "steps": pruned.steps,
         "occurrences": pruned.occurrences,
+        "events": pruned.events,
     }

@@ -1,14 +1,11 @@
 """Deleting what is old in many short transactions, so that nobody has to wait for them."""
 
 import logging
-from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime
 
-from sqlalchemy import Connection
-
 from services.chassis import call
-from services.chassis.clock import Clock
-from services.chassis.database import Database
+from services.chassis.database import Database, Work
 from services.chassis.errors import ServiceError
 from services.tasks.models.pruning import Age, Pruned
 from services.tasks.operations import retention
@@ -17,8 +14,6 @@ from services.tasks.store import retention as store
 _log = logging.getLogger(__name__)
 # What a last batch and the answer may need of the time that the call has.
 _RESERVED_SECONDS = 3.0
-_FILES = 100
-_Prune = Callable[[Connection, datetime, int, Clock], int]
 
 
 class Pruner:
@@ -28,32 +23,38 @@ class Pruner:
         self._database = database
 
     async def prune(self, cutoff: datetime) -> Pruned:
-        """Deletes the finished runs and decided occurrences that are older than `cutoff`.
+        """Deletes the finished runs, decided occurrences and events that are older than `cutoff`.
 
         Incomplete when the time of the current call is over before.
         """
         pruned = await self._prune_months(cutoff) if self._database.is_postgres else Pruned()
         pruned += await self.prune_runs(cutoff)
-        while True:
-            if _is_late():
-                return pruned + Pruned(complete=False)
-            batch = await self._database.transact(
-                lambda connection, clock: retention.prune_occurrences(connection, cutoff, retention.BATCH, clock)
-            )
-            pruned += Pruned(occurrences=batch.occurrences)
-            if batch.complete:
-                break
-        answers_pruned = await self._prune_each(retention.prune_answers, cutoff, retention.BATCH)
-        files_pruned = await self._prune_each(retention.prune_files, cutoff, _FILES)
-        return pruned + Pruned(complete=answers_pruned and files_pruned)
+        pruned += await self._until_complete(
+            lambda connection, clock: retention.prune_occurrences(connection, cutoff, retention.BATCH, clock)
+        )
+        pruned += await self.prune_events(cutoff)
+        pruned += await self._until_complete(
+            lambda connection, clock: retention.prune_answers(connection, cutoff, retention.BATCH, clock)
+        )
+        return pruned + await self._until_complete(
+            lambda connection, clock: retention.prune_files(connection, cutoff, retention.FILES_BATCH, clock)
+        )
 
-    async def _prune_each(self, prune: _Prune, cutoff: datetime, limit: int) -> bool:
-        """Deletes what is older than `cutoff`, `limit` at a time; answers whether nothing of it is left."""
+    async def prune_events(self, cutoff: datetime) -> Pruned:
+        """Deletes the events that are older than `cutoff` and matched with all tasks, and their deliveries."""
+        return await self._until_complete(
+            lambda connection, clock: retention.prune_events(connection, cutoff, retention.BATCH, clock)
+        )
+
+    async def _until_complete(self, prune: Work[Pruned]) -> Pruned:
+        """Deletes batch after batch until nothing is left, or the time is over."""
+        pruned = Pruned()
         while not _is_late():
-            deleted = await self._database.transact(lambda connection, clock: prune(connection, cutoff, limit, clock))
-            if deleted < limit:
-                return True
-        return False
+            batch = await self._database.transact(prune)
+            pruned += replace(batch, complete=True)
+            if batch.complete:
+                return pruned
+        return replace(pruned, complete=False)
 
     async def prune_runs(self, cutoff: datetime, age: Age = Age.FINISHED) -> Pruned:
         """Deletes the finished runs that are older than `cutoff`, and their steps."""

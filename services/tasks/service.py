@@ -8,6 +8,8 @@ import grpc
 from baton.tasks.v1 import (
     approval_service_pb2,
     approval_service_pb2_grpc,
+    event_service_pb2,
+    event_service_pb2_grpc,
     file_service_pb2,
     file_service_pb2_grpc,
     ledger_service_pb2,
@@ -35,11 +37,13 @@ from services.chassis.server import create_server
 from services.tasks.attendance import Attendance
 from services.tasks.background import Reaper, Scheduler
 from services.tasks.config import Settings
+from services.tasks.dispatcher import Dispatcher
 from services.tasks.expiry import Expiry
 from services.tasks.housekeeping import MonthMaker, Retention
 from services.tasks.listener import CONNECTION_SECONDS, Listener
 from services.tasks.models.schedule import is_timezone
 from services.tasks.servicer.approval import ApprovalServicer
+from services.tasks.servicer.event import EventServicer
 from services.tasks.servicer.file import FileServicer
 from services.tasks.servicer.ledger import LedgerServicer
 from services.tasks.servicer.run import RunServicer
@@ -67,6 +71,7 @@ class Service:
     scheduler: Scheduler
     reaper: Reaper
     expiry: Expiry
+    dispatcher: Dispatcher
     attendance: Attendance
     listener: Listener | None
     """None on SQLite, which one process has to itself."""
@@ -87,6 +92,7 @@ class Service:
             loops.forever("scheduler", self.scheduler.step, timeout=30),
             loops.forever("reaper", self.reaper.step, timeout=30),
             loops.forever("expiry", self.expiry.step, timeout=60),
+            loops.forever("dispatcher", self.dispatcher.step, timeout=30),
             loops.forever("attendance", self.attendance.step, timeout=30),
             loops.forever("idempotency", self.idempotency.forget_expired, timeout=30),
         )
@@ -118,8 +124,9 @@ def build(settings: Settings, clock: Clock | None = None) -> Service:
     cursors = Cursors.from_file(settings.cursor_key_file)
     listener = Listener(settings.database_url) if database.is_postgres else None
     work_wakeup = listener.wakeup if listener else Wakeup()
+    dispatch_wakeup = Wakeup()
     attendance = Attendance(database)
-    work_servicer = WorkServicer(database, work_wakeup, attendance)
+    work_servicer = WorkServicer(database, work_wakeup, attendance, dispatch_wakeup)
     contract = (
         task_service_pb2.DESCRIPTOR,
         run_service_pb2.DESCRIPTOR,
@@ -128,6 +135,7 @@ def build(settings: Settings, clock: Clock | None = None) -> Service:
         ledger_service_pb2.DESCRIPTOR,
         file_service_pb2.DESCRIPTOR,
         approval_service_pb2.DESCRIPTOR,
+        event_service_pb2.DESCRIPTOR,
     )
     server = create_server(policies(contract), Verifier(settings.jwks_file, clock or SystemClock()))
     task_servicer = TaskServicer(database, idempotency, cursors, work_wakeup, settings.default_timezone)
@@ -142,22 +150,26 @@ def build(settings: Settings, clock: Clock | None = None) -> Service:
         ApprovalServicer(database, idempotency, cursors, work_wakeup), server
     )
     file_service_pb2_grpc.add_FileServiceServicer_to_server(FileServicer(database), server)
+    event_service_pb2_grpc.add_EventServiceServicer_to_server(
+        EventServicer(database, idempotency, cursors, work_wakeup, dispatch_wakeup), server
+    )
     scheduler, reaper = Scheduler(database, work_wakeup, clock), Reaper(database, work_wakeup)
     expiry = Expiry(database, work_wakeup)
     month_maker = MonthMaker(database) if database.is_postgres else None
     retention = Retention(database, settings.retention_days) if settings.retention_days else None
     return Service(
-        server,
-        database,
-        work_servicer,
-        idempotency,
-        scheduler,
-        reaper,
-        expiry,
-        attendance,
-        listener,
-        month_maker,
-        retention,
+        server=server,
+        database=database,
+        work=work_servicer,
+        idempotency=idempotency,
+        scheduler=scheduler,
+        reaper=reaper,
+        expiry=expiry,
+        dispatcher=Dispatcher(database, dispatch_wakeup, work_wakeup),
+        attendance=attendance,
+        listener=listener,
+        month_maker=month_maker,
+        retention=retention,
     )
 
 

@@ -1,6 +1,7 @@
 """The traces that the tasks service begins by itself."""
 
-from opentelemetry.trace import SpanKind
+from opentelemetry import trace
+from opentelemetry.trace import Link, SpanKind
 
 from services.chassis import telemetry
 
@@ -9,9 +10,19 @@ _TASK_ID = "baton.task.id"
 
 def new_trace(task_id: str) -> str:
     """Begins the trace of a scheduled run; answers its traceparent."""
-    # Outside of any span, so that each scheduled run is the root of a trace of its own.
+    return _root("schedule.fire", task_id, [])
+
+
+def new_linked_trace(task_id: str, traceparent: str) -> str:
+    """Begins the trace of a run that follows from something else in Baton, linked to that; answers its traceparent."""
+    came_from = trace.get_current_span(telemetry.remote_context({"traceparent": traceparent})).get_span_context()
+    return _root("event.fire", task_id, [Link(came_from)] if came_from.is_valid else [])
+
+
+def _root(name: str, task_id: str, links: list[Link]) -> str:
+    # Outside of any span, so that each such run is the root of a trace of its own.
     with telemetry.tracer().start_as_current_span(
-        "schedule.fire", context=telemetry.remote_context({}), kind=SpanKind.PRODUCER
+        name, context=telemetry.remote_context({}), kind=SpanKind.PRODUCER, links=links
     ) as span:
         span.set_attribute(_TASK_ID, task_id)
         return telemetry.traceparent()

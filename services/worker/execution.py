@@ -12,6 +12,7 @@ from baton.tasks.v1.work_service_pb2 import RunReport
 from baton.tasks.v1.work_service_pb2_grpc import WorkServiceStub
 from opentelemetry.trace import Span
 
+from services.chassis import structs
 from services.chassis.clock import Clock, instant_text
 from services.chassis.errors import ServiceError
 from services.chassis.timestamps import from_timestamp
@@ -213,10 +214,13 @@ class _Execution:
         return {
             "now": instant_text(from_timestamp(self._leased.started_at)),
             "params": dict(pipeline.params),
+            "event": structs.from_struct(self._leased.event),
             "run": {
                 "id": lease.run_id,
                 "attempt": lease.attempt,
                 "created_at": instant_text(from_timestamp(self._leased.created_at)),
+                "event_id": self._leased.event_id or None,
+                "topic": self._leased.event_topic or None,
             },
             "task": {"id": self._leased.task_id, "title": self._leased.task},
         }

@@ -17,6 +17,8 @@ def preview_response(preview: Preview) -> task_service_pb2.PreviewTaskResponse:
         ],
         steps=[_step_message(step) for step in preview.steps],
         fire_times=[fire_time_message(time) for time in preview.fire_times],
+        event_matches=preview.event_matches,
+        event_reason=preview.event_reason,
     )
 
 

@@ -51,6 +51,7 @@ def run_message(run: Run) -> run_pb2.Run:
         cancel_requested_at=to_timestamp(run.cancel_requested_at),
         created_at=to_timestamp(run.created_at),
         updated_at=to_timestamp(run.updated_at),
+        event_id=run.event_id,
     )
 
 

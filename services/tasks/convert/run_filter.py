@@ -27,6 +27,7 @@ def run_filter(request: _Request) -> RunFilter:
         batch_ids=_unique(request.batch_id),
         roles=_unique(request.role),
         agent_ids=_unique(request.agent_id),
+        event_ids=_unique(request.event_id),
         text=request.text,
         since=_time(request, "since", "start_time"),
         until=_time(request, "until", "end_time"),

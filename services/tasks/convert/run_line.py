@@ -44,6 +44,7 @@ def run_line(run: Run) -> bytes:
             "lease_owner": run.lease_owner,
             "leased_until": _time(run.lease_expires_at),
             "cancel_requested_at": _time(run.cancel_requested_at),
+            "event_id": run.event_id,
         },
         option=orjson.OPT_APPEND_NEWLINE,
     )

@@ -29,6 +29,7 @@ _SAME_IN_BOTH = (
     "max_retries",
     "concurrency_key",
     "role",
+    "event_filter",
 )
 _ENUMS: Mapping[str, tuple[type[StrEnum], Any]] = {
     "schedule_kind": (ScheduleKind, task_pb2.ScheduleKind),
@@ -62,6 +63,7 @@ def new_task(
         overlap=_or_default(request.overlap, task_pb2.Overlap, Overlap.ALLOW),
         role=request.role,
         created_by=stored_id(request.created_by),
+        event_filter=request.event_filter,
     )
 
 
@@ -113,6 +115,7 @@ def task_message(task: Task) -> task_pb2.Task:
         next_scheduled_for=to_timestamp(task.next_scheduled_for),
         created_at=to_timestamp(task.created_at),
         updated_at=to_timestamp(task.updated_at),
+        event_filter=task.event_filter,
     )
 
 

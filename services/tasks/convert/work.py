@@ -34,6 +34,7 @@ from services.tasks.models.run import (
     StepStatus,
     Succeeded,
 )
+from services.tasks.operations.new_run import parted
 from services.tasks.operations.work import Receipt, Renewed
 
 _MAX_ITEMS_BYTES = 1024 * 1024
@@ -41,18 +42,22 @@ _MAX_ITEMS_BYTES = 1024 * 1024
 
 def leased_message(leased: LeasedRun) -> pb.LeasedRun:
     """A run as a worker gets it. Of finished steps it has the outputs that later ones can refer to: the saved ones."""
-    saved = {position for position, step in enumerate(leased.payload["pipeline"]) if "save_as" in step}
+    payload, event = parted(leased.payload)
+    saved = {position for position, step in enumerate(payload["pipeline"]) if "save_as" in step}
     return pb.LeasedRun(
         lease=pb.Lease(run_id=leased.lease.run_id, attempt=leased.lease.attempt, token=leased.lease.token),
         expires_at=to_timestamp(leased.expires_at),
         task_id=leased.task_id,
         task=leased.task,
-        payload=to_struct(leased.payload),
+        payload=to_struct(payload),
         steps=[_done_step(step, with_output=step.position in saved) for step in leased.steps],
         traceparent=leased.traceparent,
         created_at=to_timestamp(leased.created_at),
         started_at=to_timestamp(leased.started_at),
         approvals=[approval_message(approval) for approval in leased.approvals],
+        event=to_struct(event["payload"]) if event else None,
+        event_topic=event["topic"] if event else "",
+        event_id=leased.event_id or "",
     )
 
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from services.tasks.models.event import Delivery
 from services.tasks.models.occurrence import Occurrence
 
 
@@ -37,3 +38,5 @@ class TaskExplanation(Explanation):
     """The newest nominal time that has an outcome."""
     live_run_id: str | None
     """The oldest run that is not finished."""
+    delivery: Delivery | None = None
+    """What the newest event that the task was matched with did."""

@@ -19,6 +19,7 @@ class Pruned:
     runs: int = 0
     steps: int = 0
     occurrences: int = 0
+    events: int = 0
     complete: bool = True
     """Whether nothing of that age is left."""
 
@@ -27,5 +28,6 @@ class Pruned:
             self.runs + more.runs,
             self.steps + more.steps,
             self.occurrences + more.occurrences,
+            self.events + more.events,
             self.complete and more.complete,
         )

@@ -117,6 +117,8 @@ class Run:
     traceparent: str
     created_at: datetime
     updated_at: datetime
+    event_id: str | None = None
+    """The event that made it."""
 
     @property
     def trace_id(self) -> str:
@@ -180,6 +182,9 @@ class NewRun:
     max_retries: int
     backoff_strategy: BackoffStrategy
     retry_of: str | None = None
+    event_id: str | None = None
+    event_depth: int | None = None
+    """The depth of that event."""
 
 
 @dataclass(frozen=True)
@@ -205,6 +210,7 @@ class LeasedRun:
     created_at: datetime
     started_at: datetime
     """When it was first leased."""
+    event_id: str | None = None
     approvals: list[Approval] = field(default_factory=list)
     """Those that have been answered, the oldest first."""
     former_agent_id: str | None = None

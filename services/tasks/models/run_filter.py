@@ -19,6 +19,7 @@ class RunFilter:
     batch_ids: tuple[str, ...] = ()
     roles: tuple[str, ...] = ()
     agent_ids: tuple[str, ...] = ()
+    event_ids: tuple[str, ...] = ()
     text: str = ""
     """In the name, the log excerpt or the error's message, whatever the case; 3 characters or more."""
     since: datetime | None = None

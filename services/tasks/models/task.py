@@ -15,6 +15,7 @@ class ScheduleKind(StrEnum):
     RRULE = "rrule"
     ONCE = "once"
     MANUAL = "manual"
+    EVENT = "event"
 
 
 class TaskStatus(StrEnum):
@@ -63,6 +64,7 @@ class NewTask:
     role: str
     created_by: str
     """Empty: the caller."""
+    event_filter: str = ""
 
 
 @dataclass(frozen=True)
@@ -95,3 +97,5 @@ class Task:
     """The nominal time that fires at `next_fire_at`; earlier than it after a snooze."""
     created_at: datetime
     updated_at: datetime
+    event_filter: str = ""
+    """What has to be true of an event for it to make a run; empty lets all of its topic through."""

@@ -14,8 +14,10 @@ from services.tasks.models.run import RunStatus
 from services.tasks.models.schedule import ScheduleFault, parse_schedule
 from services.tasks.models.task import Overlap, ScheduleKind, Task, TaskStatus
 from services.tasks.operations.approval import get_approval
+from services.tasks.operations.explain_event import event_blockers
 from services.tasks.store import approval as approval_store
 from services.tasks.store import explain as store
+from services.tasks.store.event import last_delivery
 from services.tasks.store.history import get_run
 from services.tasks.store.statistics import latest_run
 from services.tasks.store.task import get_task, list_occurrences
@@ -59,7 +61,8 @@ def explain_task(connection: Connection, task_id: str, clock: Clock) -> TaskExpl
         # What has fired and waits comes before what is to fire.
         blockers = _each_once([*of_run, *of_schedule, *_last_time_blockers(connection, task, last, now)])
     summary = _summary(blockers, _progress(live) if live is not None else "nothing is in the way")
-    return TaskExplanation(summary, blockers, task.next_fire_at, last, live_run_id)
+    delivery = last_delivery(connection, task_id)
+    return TaskExplanation(summary, blockers, task.next_fire_at, last, live_run_id, delivery)
 
 
 def _run_blockers(connection: Connection, run: Row[Any], now: datetime) -> Iterator[Blocker]:
@@ -196,6 +199,10 @@ def _schedule_blockers(connection: Connection, task: Task, now: datetime, *, has
     elif task.status is TaskStatus.COMPLETED:
         action = f"PUT /tasks/{task.id} with a new schedule"
         yield Blocker("task_completed", "the schedule has fired for the last time", {}, action)
+    elif task.schedule_kind is ScheduleKind.EVENT:
+        if task.status is TaskStatus.ACTIVE:
+            duplicate = _duplicate(connection, task, now)
+            yield from event_blockers(connection, task, has_run=has_run, duplicate=duplicate)
     elif task.status is TaskStatus.ACTIVE and task.schedule_kind is not ScheduleKind.MANUAL:
         yield from _next_time_blockers(task, now)
     elif task.status is TaskStatus.ACTIVE and not has_run:

@@ -20,6 +20,7 @@ from services.tasks.models.run import ApprovalState, Run, RunStatus
 from services.tasks.operations.new_run import MAX_PAYLOAD_BYTES
 from services.tasks.store import approval as approval_store
 from services.tasks.store import history, ledger, tables
+from services.tasks.store.domain_event import publish_run
 
 _ANSWERS = {
     Decision.APPROVE: ApprovalStatus.APPROVED,
@@ -53,7 +54,9 @@ def create_run(connection: Connection, new: NewReportedRun, caller: Caller, trac
         now=clock.now(),
     )
     _ask_if_awaiting(connection, None, run, clock)
-    return _stored(connection, run.id)
+    stored = _stored(connection, run.id)
+    publish_run(connection, stored, clock.now())
+    return stored
 
 
 def update_run(connection: Connection, run_id: str, changes: Mapping[str, Any], caller: Caller, clock: Clock) -> Run:
@@ -65,7 +68,10 @@ def update_run(connection: Connection, run_id: str, changes: Mapping[str, Any], 
     if after != run:
         ledger.save_run(connection, run, after, clock.now())
         _ask_if_awaiting(connection, run, after, clock)
-    return _stored(connection, run_id)
+    stored = _stored(connection, run_id)
+    if after.status is not run.status:
+        publish_run(connection, stored, clock.now())
+    return stored
 
 
 def ask(connection: Connection, run_id: str, question: Ask, caller: Caller, clock: Clock) -> str:
@@ -74,6 +80,7 @@ def ask(connection: Connection, run_id: str, question: Ask, caller: Caller, cloc
     awaiting = {"status": RunStatus.AWAITING_APPROVAL, "approval_state": ApprovalState.PENDING}
     after = amended(run, awaiting, clock.now())
     ledger.save_run(connection, run, after, clock.now())
+    publish_run(connection, _stored(connection, run_id), clock.now())
     asked_of = ledger.named(connection, run_id)
     return approval_store.add_approval(connection, asked_of, question, caller.agent_id, clock.now())
 
@@ -133,7 +140,9 @@ def _decide(
         note=note,
         request_id=request_id,
     )
-    return _stored(connection, run.id)
+    stored = _stored(connection, run.id)
+    publish_run(connection, stored, clock.now())
+    return stored
 
 
 def _ask_if_awaiting(connection: Connection, before: ReportedRun | None, after: ReportedRun, clock: Clock) -> None:

@@ -9,11 +9,14 @@ import orjson
 from services.chassis.errors import Violation
 from services.chassis.ids import new_id
 from services.pipeline import definition
+from services.tasks.models.event import Trigger
 from services.tasks.models.run import NewRun
 from services.tasks.models.task import Overlap, Task
 
 MAX_PAYLOAD_BYTES = 1024 * 1024
 _RUN_NAME_LENGTH = 64
+# Beside `pipeline` and `params`, in the payload of a run that an event made. A task's own payload has no such key.
+_EVENT = "event"
 
 
 def new_run(
@@ -24,19 +27,21 @@ def new_run(
     params: Mapping[str, Any] | None = None,
     priority: int | None = None,
     batch_id: str = "",
+    trigger: Trigger | None = None,
 ) -> NewRun:
     """A run of the task as it is now: later changes of the task do not touch it.
 
     Each of `params` replaces the task's own of that name; see `params_fault` for what they may be. `priority`
-    defaults to the task's.
+    defaults to the task's. `trigger` is the event that makes the run: it is kept with it, in its payload.
     """
+    payload = _with_params(task.payload, params) if params else task.payload
     return NewRun(
         id=new_id(),
         task_id=task.id,
         task=task.title[:_RUN_NAME_LENGTH],
         priority=priority or task.priority,
         due_at=due_at,
-        payload=_with_params(task.payload, params) if params else task.payload,
+        payload=_with_event(payload, trigger) if trigger else payload,
         traceparent=traceparent,
         created_by=task.created_by,
         role=task.role,
@@ -44,7 +49,14 @@ def new_run(
         concurrency_key=_concurrency_key(task),
         max_retries=task.max_retries,
         backoff_strategy=task.backoff_strategy,
+        event_id=trigger.event_id if trigger else None,
+        event_depth=trigger.depth if trigger else None,
     )
+
+
+def parted(payload: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """The payload of a run without its event, and the event's topic and payload, if there is one."""
+    return {name: value for name, value in payload.items() if name != _EVENT}, payload.get(_EVENT)
 
 
 def params_fault(task: Task, params: Mapping[str, Any], field: str = "params") -> Violation | None:
@@ -61,6 +73,10 @@ def params_fault(task: Task, params: Mapping[str, Any], field: str = "params") -
 
 def _with_params(payload: Mapping[str, Any], params: Mapping[str, Any]) -> dict[str, Any]:
     return {**payload, "params": {**payload.get("params", {}), **params}}
+
+
+def _with_event(payload: Mapping[str, Any], trigger: Trigger) -> dict[str, Any]:
+    return {**payload, _EVENT: {"topic": trigger.topic, "payload": trigger.payload}}
 
 
 def _concurrency_key(task: Task) -> str:

@@ -11,14 +11,17 @@ from services.chassis.call import Caller
 from services.chassis.clock import Clock, instant_text
 from services.chassis.errors import InvalidArgument, Violation
 from services.chassis.ids import new_id
-from services.pipeline.references import ROOTS
+from services.pipeline.cel import Subject, compile_filter
+from services.pipeline.errors import ExpressionError
+from services.pipeline.references import NO_EVENT, ROOTS
 from services.pipeline.sketch import StepSketch, sketch
 from services.tasks.errors import CreatedByNotCaller
 from services.tasks.models.judgement import too_late
 from services.tasks.models.schedule import FireTime, ScheduleFault, fire_times, parse_schedule
-from services.tasks.models.task import NewTask
+from services.tasks.models.task import NewTask, ScheduleKind
+from services.tasks.models.topic import example_of
 from services.tasks.operations.task import require_own_name
-from services.tasks.operations.task_faults import faults_of
+from services.tasks.operations.task_faults import faults_of, filter_faults
 
 FIRE_TIMES = 20
 MAX_FAULTS = 200
@@ -36,6 +39,10 @@ class Preview:
     faults: list[Violation]
     steps: list[StepSketch]
     fire_times: list[FireTime]
+    event_matches: bool | None = None
+    """Whether the event of the sample would make a run; None when there is none, or it cannot be told."""
+    event_reason: str = ""
+    """Why it would not, or why that cannot be told."""
 
 
 def preview_task(
@@ -45,14 +52,15 @@ def preview_task(
 
     Raises InvalidArgument only for the sample itself.
     """
-    if sample_faults := _sample_faults(sample):
+    if sample_faults := _sample_faults(sample, new.schedule_kind):
         raise InvalidArgument.of(sample_faults)
     now = clock.now()
     _, task_faults = faults_of(connection, new, now)
     faults = [*_name_faults(new, caller), *task_faults]
     readable = _UNREADABLE.isdisjoint(fault.field for fault in faults)
     steps = sketch(new.payload, _context(new, sample, now)) if readable else []
-    return Preview(_most(faults), steps, _fire_times(new, now))
+    matches, reason = _ask_filter(new, sample)
+    return Preview(_most(faults), steps, _fire_times(new, now), matches, reason)
 
 
 def _name_faults(new: NewTask, caller: Caller) -> list[Violation]:
@@ -63,12 +71,14 @@ def _name_faults(new: NewTask, caller: Caller) -> list[Violation]:
     return []
 
 
-def _sample_faults(sample: Mapping[str, Any]) -> list[Violation]:
+def _sample_faults(sample: Mapping[str, Any], kind: ScheduleKind) -> list[Violation]:
     faults = [
         Violation(f"sample.{name}", f"is not what templates read: that is {', '.join(ROOTS)}")
         for name in sample
         if name not in ROOTS
     ]
+    if "event" in sample and kind is not ScheduleKind.EVENT:
+        faults.append(Violation("sample.event", NO_EVENT))
     return faults + [
         Violation(f"sample.{name}", "must be an object")
         for name in ROOTS
@@ -76,15 +86,37 @@ def _sample_faults(sample: Mapping[str, Any]) -> list[Violation]:
     ]
 
 
+def _ask_filter(new: NewTask, sample: Mapping[str, Any]) -> tuple[bool | None, str]:
+    """Whether the event of the sample would make a run, and why not."""
+    if "event" not in sample or filter_faults(new.schedule_kind, new.event_filter):
+        return None, ""
+    if not new.event_filter:
+        return True, ""
+    try:
+        holds = compile_filter(new.event_filter).holds(Subject(_topic(new, sample), sample["event"]))
+    except ExpressionError as error:
+        return None, f"the filter {error}"
+    return holds, "" if holds else "the filter is not true of it"
+
+
+def _topic(new: NewTask, sample: Mapping[str, Any]) -> str:
+    given = sample.get("run", {}).get("topic")
+    return given if isinstance(given, str) else example_of(new.schedule_expr)
+
+
 def _context(new: NewTask, sample: Mapping[str, Any], now: datetime) -> dict[str, Any]:
     """What a worker would give to templates, with what is known only later out of the sample, or made up."""
     instant = instant_text(now)
     params = new.payload.get("params", {})
+    is_event = new.schedule_kind is ScheduleKind.EVENT
+    event = {"event": sample["event"]} if "event" in sample else {}
+    of_event = {"event_id": new_id(), "topic": _topic(new, sample)} if is_event else {"event_id": None, "topic": None}
     return {
+        **event,
         "now": sample.get("now", instant),
         "params": {**(params if isinstance(params, Mapping) else {}), **sample.get("params", {})},
         "steps": sample.get("steps", {}),
-        "run": {"id": new_id(), "attempt": 1, "created_at": instant, **sample.get("run", {})},
+        "run": {"id": new_id(), "attempt": 1, "created_at": instant, **of_event, **sample.get("run", {})},
         "task": {"id": new_id(), "title": new.title, **sample.get("task", {})},
     }
 

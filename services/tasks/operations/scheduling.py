@@ -1,7 +1,7 @@
 """Firing what is due. Several schedulers may run at once: each nominal time gets one outcome all the same."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from sqlalchemy import Connection
@@ -14,10 +14,12 @@ from services.tasks.models.run import NewRun
 from services.tasks.models.schedule import Due, ScheduleFault, due_times, parse_schedule
 from services.tasks.models.task import Overlap, Task, TaskStatus
 from services.tasks.operations.new_run import new_run
+from services.tasks.operations.task_audit import task_payload
 from services.tasks.store import dedupe as dedupe_store
 from services.tasks.store import occurrence as occurrence_store
 from services.tasks.store import queue as queue_store
 from services.tasks.store import schedule as store
+from services.tasks.store.domain_event import DomainEvent, publish
 
 BATCH = 500
 _MAX_REASON_LENGTH = 200
@@ -67,6 +69,7 @@ def fire_due_tasks(connection: Connection, new_trace: NewTrace, clock: Clock) ->
     tasks, more = store.lock_due_tasks(connection, now=now, limit=BATCH)
     due = {task.id: _due(task, now) for task in tasks}
     _move_on(connection, tasks, due)
+    _tell_completed(connection, tasks, due, now)
     occurrences, runs = _judge(connection, tasks, due, new_trace, now)
     unreadable = [found for found in due.values() if isinstance(found, Unreadable)]
     return Fired(now, occurrences, runs, unreadable, more, store.next_fire_time(connection))
@@ -111,6 +114,13 @@ def _move_on(connection: Connection, tasks: list[Task], due: dict[str, Due | Unr
         moves.append(store.Move(task.id, task.next_fire_at, ahead.status, ahead.next_fire_at, ahead.next_scheduled_for))
     if store.move_on(connection, moves) < len(moves):
         raise TryAgain
+
+
+def _tell_completed(connection: Connection, tasks: list[Task], due: dict[str, Due | Unreadable], now: datetime) -> None:
+    """Publishes which schedules have run out, for the tasks that wait for that."""
+    completed = [task for task in tasks if _ahead(due[task.id]).status is TaskStatus.COMPLETED]
+    told = (replace(task, status=TaskStatus.COMPLETED) for task in completed)
+    publish(connection, [DomainEvent("task.completed", task_payload(task)) for task in told], now)
 
 
 def _judge(

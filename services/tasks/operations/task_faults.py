@@ -9,37 +9,56 @@ from sqlalchemy import Connection
 
 from services.chassis.errors import Violation
 from services.pipeline import definition
+from services.pipeline.cel import compile_filter
+from services.pipeline.errors import ExpressionError
 from services.tasks.models.schedule import ScheduleFault, parse_schedule
 from services.tasks.models.task import NewTask, ScheduleKind
 from services.tasks.operations.new_run import MAX_PAYLOAD_BYTES
 from services.tasks.operations.tool import tool_faults
 
+_WITHOUT_TIMES = (ScheduleKind.MANUAL, ScheduleKind.EVENT)
+
 
 def faults_of(connection: Connection, new: NewTask, now: datetime) -> tuple[datetime | None, list[Violation]]:
     """The first fire time of a schedule that begins now, and every fault of the task."""
-    first, faults = first_fire_time(new.schedule_kind, new.schedule_expr, new.timezone, now)
-    return first, [*faults, *_dedupe_faults(new), *payload_faults(connection, new.payload)]
+    kind = new.schedule_kind
+    first, faults = first_fire_time(kind, new.schedule_expr, new.timezone, now)
+    faults = [*faults, *filter_faults(kind, new.event_filter), *_dedupe_faults(new)]
+    return first, [*faults, *payload_faults(connection, new.payload, kind)]
 
 
 def first_fire_time(
     kind: ScheduleKind, expression: str, timezone: str, now: datetime
 ) -> tuple[datetime | None, list[Violation]]:
-    """The first fire time of a schedule that begins now, None for a manual task; and every fault of the schedule."""
+    """The first fire time of a schedule that begins now, None when it has no times, and every fault of it."""
     try:
         first = parse_schedule(kind, expression, timezone, anchor=now).first(now)
     except ScheduleFault as fault:
         return None, list(fault.violations)
-    if first is None and kind is not ScheduleKind.MANUAL:
+    if first is None and kind not in _WITHOUT_TIMES:
         return None, [Violation("schedule_expr", f"{expression!r} never comes true")]
     return first, []
 
 
-def payload_faults(connection: Connection, payload: dict[str, Any]) -> list[Violation]:
-    """Every fault of a payload, its tools included."""
+def filter_faults(kind: ScheduleKind, text: str) -> list[Violation]:
+    """What is wrong with a filter of events."""
+    if not text:
+        return []
+    if kind is not ScheduleKind.EVENT:
+        return [Violation("event_filter", f"does nothing for schedule_kind {kind}: leave it empty")]
+    try:
+        compile_filter(text)
+    except ExpressionError as fault:
+        return [Violation("event_filter", str(fault))]
+    return []
+
+
+def payload_faults(connection: Connection, payload: dict[str, Any], kind: ScheduleKind) -> list[Violation]:
+    """Every fault of the payload of a task of that kind, its tools included."""
     size = len(orjson.dumps(payload))
     if size > MAX_PAYLOAD_BYTES:
         return [Violation("payload", f"is {size} bytes as JSON, at most {MAX_PAYLOAD_BYTES} are allowed")]
-    problems = definition.check(payload)
+    problems = definition.check(payload, has_event=kind is ScheduleKind.EVENT)
     faults = [Violation(problem.field, problem.description) for problem in problems]
     return faults + tool_faults(connection, _tools_used(payload, {problem.field for problem in problems}))
 

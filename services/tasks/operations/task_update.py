@@ -18,11 +18,14 @@ from services.tasks.operations.pending import drop_pending
 from services.tasks.operations.scheduling import NewTrace
 from services.tasks.operations.task import lock_own_task
 from services.tasks.operations.task_audit import audit_change
-from services.tasks.operations.task_faults import first_fire_time, payload_faults
+from services.tasks.operations.task_faults import filter_faults, first_fire_time, payload_faults
 from services.tasks.operations.task_status import MOVES
 from services.tasks.store import task as task_store
 
 _SCHEDULE = frozenset({"schedule_kind", "schedule_expr", "timezone"})
+# What only tasks that wait for events may say depends on the kind, too.
+_FILTER = frozenset({"schedule_kind", "event_filter"})
+_PAYLOAD = frozenset({"schedule_kind", "payload"})
 
 
 def update_task(
@@ -62,8 +65,10 @@ def _change(connection: Connection, task: Task, changes: dict[str, Any], now: da
         _leave_schedule(connection, task, now)
         new_times, faults = _new_times(connection, wanted, now)
         changes |= new_times
-    if "payload" in changes:
-        faults += payload_faults(connection, wanted.payload)
+    if not _FILTER.isdisjoint(changes):
+        faults += filter_faults(wanted.schedule_kind, wanted.event_filter)
+    if not _PAYLOAD.isdisjoint(changes):
+        faults += payload_faults(connection, wanted.payload, wanted.schedule_kind)
     if faults:
         raise InvalidArgument.of(faults)
     return task_store.change_task(connection, task, **changes, updated_at=now)

@@ -71,6 +71,8 @@ class Reported:
     """One per report, in their order."""
     roles: set[str]
     """Whose workers may have something to do now."""
+    events: int = 0
+    """How many events were published of runs that ended."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,8 @@ class Rescued:
     canceled: int
     roles: set[str]
     """Whose workers may have something to do now."""
+    events: int = 0
+    """How many events were published of runs that ended."""
 
     @property
     def expired(self) -> int:
@@ -98,10 +102,12 @@ class _Changes:
     asked: list[tuple[Row[Any], AwaitsApproval]] = field(default_factory=list)
     given_back: list[Row[Any]] = field(default_factory=list)
     crashed: bool = False
+    events: int = 0
+    """How many were published of runs that ended, once the changes are applied."""
 
     def apply(self, connection: Connection, ended: Sequence[Row[Any]], now: datetime) -> set[str]:
         """Writes them, and lets the next in each line come; answers the roles that have something to do now."""
-        finish(connection, self.endings, now)
+        self.events = finish(connection, self.endings, now)
         lease_store.postpone(connection, self.postponed, now)
         for row, ask in self.asked:
             ask_of_step(connection, row.id, ask, now)
@@ -159,7 +165,8 @@ def report_runs(connection: Connection, reports: Sequence[RunReport], clock: Clo
             ended.append(held.pop(report.lease))
             _decide(changes, row, report, clock.now())
     add_steps(connection, steps)
-    return Reported(receipts, changes.apply(connection, ended, clock.now()) if ended else set())
+    roles = changes.apply(connection, ended, clock.now()) if ended else set()
+    return Reported(receipts, roles, changes.events)
 
 
 def list_items(connection: Connection, lease: Lease, position: int, *, limit: int, after: int | None) -> list[RunStep]:
@@ -186,7 +193,7 @@ def rescue_runs(connection: Connection, clock: Clock) -> Rescued:
         else:
             changes.given_back.append(row)
     roles = changes.apply(connection, expired, clock.now()) if expired else set()
-    return Rescued(len(changes.given_back), poisoned, len(changes.endings) - poisoned, roles)
+    return Rescued(len(changes.given_back), poisoned, len(changes.endings) - poisoned, roles, changes.events)
 
 
 def _decide(changes: _Changes, row: Row[Any], report: RunReport, now: datetime) -> None:

@@ -8,6 +8,7 @@ from grpc.aio import ServicerContext
 from services.chassis.database import Database
 from services.chassis.timestamps import to_timestamp
 from services.tasks.convert.enums import to_enum
+from services.tasks.convert.event import delivery_message
 from services.tasks.convert.explanation import blocker_message
 from services.tasks.convert.occurrence import occurrence_message
 from services.tasks.operations import explain as operations
@@ -33,6 +34,7 @@ class TaskExplanations:
             next_fire_at=to_timestamp(explained.next_fire_at),
             last_occurrence=occurrence_message(explained.last) if explained.last else None,
             live_run_id=explained.live_run_id,
+            last_delivery=delivery_message(explained.delivery) if explained.delivery else None,
         )
 
 

@@ -198,6 +198,7 @@ def _pruned_message(cutoff: datetime, pruned: Pruned, *, dry_run: bool) -> pb.Pr
         runs=pruned.runs,
         steps=pruned.steps,
         occurrences=pruned.occurrences,
+        events=pruned.events,
         complete=pruned.complete,
     )
 

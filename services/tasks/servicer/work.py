@@ -40,9 +40,10 @@ _MAX_ANSWER_BYTES = 4 * 1024 * 1024
 class WorkServicer(rpc.WorkServiceServicer):
     """Runs, as workers do them."""
 
-    def __init__(self, database: Database, wakeup: Wakeup, attendance: Attendance) -> None:
+    def __init__(self, database: Database, wakeup: Wakeup, attendance: Attendance, dispatch_wakeup: Wakeup) -> None:
         self._database = database
         self._wakeup = wakeup
+        self._dispatch_wakeup = dispatch_wakeup
         self._attendance = attendance
         self._refused = telemetry.meter().create_counter(
             "baton.reports.refused", description="reports whose lease was no longer held"
@@ -94,6 +95,8 @@ class WorkServicer(rpc.WorkServiceServicer):
             _log.warning("reports_refused", extra={"count": refused})
         if reported.roles:
             self._wakeup.notify(*reported.roles)
+        if reported.events:
+            self._dispatch_wakeup.notify()
         return pb.ReportRunsResponse(
             receipts=[
                 convert.receipt_message(report, receipt)

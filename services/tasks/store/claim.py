@@ -135,6 +135,7 @@ def _leased_run(
         created_at=row.created_at,
         started_at=row.started_at,
         approvals=approvals,
+        event_id=row.event_id,
         former_agent_id=former_agent_id,
     )
 
@@ -157,6 +158,7 @@ _LEASED = [
         "created_at",
         "started_at",
         "approval_state",
+        "event_id",
     )
 ]
 _limit = bindparam("limit", type_=Integer())

@@ -26,6 +26,7 @@ from services.chassis.columns import Id, Json, Timestamp
 from services.tasks.models.run import RunError, RunStatus
 from services.tasks.store import batch
 from services.tasks.store.batch import per_engine
+from services.tasks.store.domain_event import RunChange, publish_runs
 from services.tasks.store.rows import error_to_json
 from services.tasks.store.tables import run_history, runs
 
@@ -52,6 +53,8 @@ KEPT_IN_RETRY = (
     "concurrency_key",
     "max_retries",
     "backoff_strategy",
+    "event_id",
+    "event_depth",
 )
 """What a finished run and the one that repeats it have in common."""
 
@@ -68,14 +71,20 @@ class Ending:
     outputs_uri: str = ""
 
 
-def finish(connection: Connection, endings: Sequence[Ending], now: datetime) -> None:
-    """Moves runs from the live table to the history. What asks for approval there is asked for no more."""
+def finish(connection: Connection, endings: Sequence[Ending], now: datetime) -> int:
+    """Moves runs from the live table to the history. What asks for approval there is asked for no more.
+
+    What somebody waits to hear of them is published; answers how many events that made.
+    """
     if not endings:
-        return
+        return 0
+    changes = [RunChange(ending.run_id, ending.status, ending.error) for ending in endings]
+    published = publish_runs(connection, changes, now)
     given = batch.rows(connection, _ENDING, (_row(ending, now) for ending in endings))
     ids = batch.ids(connection, [ending.run_id for ending in endings])
     connection.execute(_keep(connection), given | ids | {"now": now})
     connection.execute(_remove(connection), ids)
+    return published
 
 
 def get_ended(connection: Connection, run_id: str) -> Row[Any] | None:

@@ -62,6 +62,7 @@ COLUMNS: Mapping[str, Source] = {
     "approval_state": lambda run: run.approval_state,
     "approver": lambda run: run.approver,
     "updated_at": lambda run: run.updated_at,
+    "event_id": lambda run: run.event_id,
 }
 DEFAULT_COLUMNS = tuple(COLUMNS)[:14]
 

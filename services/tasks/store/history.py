@@ -17,7 +17,7 @@ _SHARED = (
     "id", "task_id", "task", "batch_id", "role", "agent_id", "created_by", "reported", "retry_of", "priority",
     "due_at", "started_at", "finished_at", "duration_ms", "attempt", "retries", "max_retries", "concurrency_key",
     "outputs_uri", "log_excerpt", "approval_state", "approver", "approval_note", "webhook_notified_at", "error",
-    "traceparent", "created_at", "updated_at",
+    "traceparent", "created_at", "updated_at", "event_id",
 )  # fmt: skip
 _LEASE = ("lease_owner", "lease_expires_at", "cancel_requested_at")
 

@@ -136,7 +136,8 @@ def suspend(connection: Connection, run_id: str, now: datetime) -> Row[Any]:
         "approval_note": "",
     }
     suspended = update(runs).where(runs.c.id == run_id).values(**_FREE, **awaiting, updated_at=now)
-    known = (runs.c[name] for name in ("id", "task_id", "task", "created_by", "role", "concurrency_key"))
+    names = ("id", "task_id", "task", "created_by", "role", "concurrency_key", "traceparent", "event_depth")
+    known = (runs.c[name] for name in names)
     return connection.execute(suspended.returning(*known)).one()
 
 

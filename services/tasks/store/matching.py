@@ -18,7 +18,14 @@ Condition = ColumnElement[bool]
 Columns = ColumnCollection[str, Any]
 
 # By how few runs there usually are of one value.
-VALUES = {"batch_id": "batch_ids", "task_id": "task_ids", "task": "tasks", "agent_id": "agent_ids", "role": "roles"}
+VALUES = {
+    "event_id": "event_ids",
+    "batch_id": "batch_ids",
+    "task_id": "task_ids",
+    "task": "tasks",
+    "agent_id": "agent_ids",
+    "role": "roles",
+}
 """The columns that are compared with a list of values, and where the list is in the filter."""
 
 _BELOW_MILLISECONDS = 80  # bits of an id

@@ -132,7 +132,7 @@ def _tail(driver: str | None) -> list[ColumnElement[Any]]:
 
     PostgreSQL would take the one of all ids when it guesses that most of them are hits.
     """
-    return [] if driver == "batch_id" else [_h.duration_ms.desc()]
+    return [] if driver in ("batch_id", "event_id") else [_h.duration_ms.desc()]
 
 
 def _of_each(pair: Any, newest: Select[Any], postgres: bool) -> Select[Any]:

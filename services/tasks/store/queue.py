@@ -52,6 +52,8 @@ _NEW: batch.Columns = {
     "max_retries": SmallInteger(),
     "backoff_strategy": String(),
     "retry_of": Id(),
+    "event_id": Id(),
+    "event_depth": SmallInteger(),
     "payload_size": Integer(),
 }
 _values_of = attrgetter(*list(_NEW)[:-1])
@@ -70,6 +72,8 @@ _LIVE = [
         "reported",
         "agent_id",
         "approval_state",
+        "traceparent",
+        "event_depth",
     )
 ]
 

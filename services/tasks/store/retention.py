@@ -9,6 +9,7 @@ from services.chassis.columns import Timestamp
 from services.chassis.ids import lowest_id_at
 from services.tasks.models.pruning import Age
 from services.tasks.store import batch
+from services.tasks.store.event import old_events
 from services.tasks.store.tables import occurrences, run_history, run_step_items, run_steps, runs
 
 _h = run_history.c
@@ -46,17 +47,18 @@ def delete_occurrences(connection: Connection, cutoff: datetime, limit: int) -> 
     return connection.execute(delete(occurrences).where(key.in_(oldest.limit(limit)))).rowcount
 
 
-def count(connection: Connection, cutoff: datetime, age: Age) -> tuple[int, int, int]:
-    """How many runs, steps of theirs, and occurrences are older than `cutoff`."""
+def count(connection: Connection, cutoff: datetime, age: Age) -> tuple[int, int, int, int]:
+    """How many runs, steps of theirs, occurrences and events are older than `cutoff`."""
     older = _is_older(cutoff, age)
     of_them = exists(select(_h.id).where(_h.id == run_steps.c.run_id, *older))
     queries: list[Any] = [
         select(func.count()).select_from(run_history).where(*older),
         select(func.count()).select_from(run_steps).where(run_steps.c.run_id < _bound(cutoff), of_them),
         select(func.count()).select_from(occurrences).where(occurrences.c.decided_at < cutoff),
+        select(func.count()).select_from(old_events(cutoff).subquery()),
     ]
-    found_runs, steps, decided = (connection.execute(query).scalar_one() for query in queries)
-    return found_runs, steps, decided
+    found_runs, steps, decided, published = (connection.execute(query).scalar_one() for query in queries)
+    return found_runs, steps, decided, published
 
 
 def delete_steps_left(connection: Connection, after_run_id: str | None, limit: int) -> DeletedSteps:

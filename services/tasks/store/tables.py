@@ -57,7 +57,11 @@ tasks = Table(
     Column("next_scheduled_for", Timestamp),
     Column("created_at", Timestamp, nullable=False),
     Column("updated_at", Timestamp, nullable=False),
-    CheckConstraint("schedule_kind IN ('cron', 'rrule', 'once', 'manual')", name="schedule_kind"),
+    # The default is for a Baton of before this column, which may run beside this one while it is replaced.
+    Column("event_filter", String(1000), nullable=False, server_default=text("''")),
+    # What a task that waits for events is found by: see models/topic.py. Null for every other one.
+    Column("topic_key", String(100)),
+    CheckConstraint("schedule_kind IN ('cron', 'rrule', 'once', 'manual', 'event')", name="schedule_kind"),
     CheckConstraint("status IN ('active', 'paused', 'canceled', 'completed')", name="status"),
     CheckConstraint("priority BETWEEN 1 AND 9", name="priority"),
     CheckConstraint("max_retries BETWEEN 0 AND 10", name="max_retries"),
@@ -75,6 +79,15 @@ tasks = Table(
         sqlite_where=text("status = 'active' AND next_fire_at IS NOT NULL"),
     ),
     Index("ix_tasks_created_by", "created_by", "id"),
+    # Which tasks an event is for, and which topics there are.
+    Index(
+        "ix_tasks_topic",
+        "topic_key",
+        "schedule_expr",
+        "id",
+        postgresql_where=text("topic_key IS NOT NULL AND status <> 'canceled'"),
+        sqlite_where=text("topic_key IS NOT NULL AND status <> 'canceled'"),
+    ),
 )
 
 # Every nominal time of a schedule that has passed, with exactly one outcome. A row with `through` stands for all
@@ -150,6 +163,11 @@ def _run_items() -> list[Column[Any] | CheckConstraint]:
     ]
 
 
+def _event_items() -> list[Column[Any]]:
+    """What is kept of the event that made a run; its topic and payload are in the run's payload."""
+    return [Column("event_id", Id), Column("event_depth", SmallInteger)]
+
+
 def _partial(name: str, *columns: str, where: str, sqlite_where: str = "", unique: bool = False) -> Index:
     """An index of some rows only; SQLite writes truth values as numbers."""
     return Index(
@@ -180,6 +198,7 @@ runs = Table(
     Column("paused_at", Timestamp),
     Column("blocked", Boolean, nullable=False),
     Column("cancel_requested_at", Timestamp),
+    *_event_items(),
     CheckConstraint(
         "(lease_token IS NULL) = (lease_owner IS NULL) AND (lease_token IS NULL) = (lease_expires_at IS NULL)",
         name="lease",
@@ -225,6 +244,7 @@ runs = Table(
     ),
     Index("ix_runs_task_id", "task_id", "id"),
     _partial("ix_runs_batch_id", "batch_id", "id", where="batch_id <> ''"),
+    _partial("ix_runs_event_id", "event_id", "id", where="event_id IS NOT NULL"),
     _partial("ix_runs_reported_status", "reported_status", "id", where="reported_status IS NOT NULL"),
 )
 
@@ -236,6 +256,7 @@ run_history = Table(
     *_run_items(),
     Column("status", String(16), nullable=False),
     Column("output", Json),
+    *_event_items(),
     CheckConstraint("status IN ('succeeded', 'failed', 'skipped', 'canceled')", name="status"),
     CheckConstraint("finished_at IS NOT NULL", name="finished_at"),
     CheckConstraint("status IN ('failed', 'canceled') OR error IS NULL", name="error"),
@@ -247,6 +268,7 @@ run_history = Table(
     ),
     Index("ix_run_history_status", "status", "id", "duration_ms"),
     _partial("ix_run_history_batch_id", "batch_id", "status", "id", where="batch_id <> ''"),
+    _partial("ix_run_history_event_id", "event_id", "status", "id", where="event_id IS NOT NULL"),
     # The runs that tell something, which are few: what text is searched in besides names.
     _partial("ix_run_history_told", "id", where="log_excerpt <> '' OR error IS NOT NULL"),
     postgresql_partition_by="RANGE (id)",
@@ -344,6 +366,60 @@ files = Table(
     Column("digest", String(64), primary_key=True),
     Column("content", LargeBinary, nullable=False),
     Column("stored_at", Timestamp, nullable=False, index=True),
+)
+
+# What was published, and how far it has come: each event is matched with the tasks in the order of their ids.
+events = Table(
+    "events",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("topic", String(100), nullable=False),
+    Column("payload", Json, nullable=False),
+    Column("payload_bytes", Integer, nullable=False),
+    Column("origin", String(8), nullable=False),
+    Column("source_agent_id", Id),
+    Column("published_by", Id),
+    # How many events it follows from, each through a run.
+    Column("depth", SmallInteger, nullable=False),
+    Column("traceparent", String(55), nullable=False),
+    Column("replay_of", Id),
+    Column("published_at", Timestamp, nullable=False),
+    # When the last task was matched with it; until then, which one was the last so far.
+    Column("dispatched_at", Timestamp),
+    Column("dispatched_to", Id),
+    Column("matched_tasks", Integer, nullable=False),
+    Column("triggered_runs", Integer, nullable=False),
+    Column("is_matched", Boolean, nullable=False),
+    CheckConstraint("origin IN ('external', 'baton')", name="origin"),
+    CheckConstraint("(origin = 'external') = (source_agent_id IS NOT NULL)", name="source_agent_id"),
+    # The dispatcher: what is not matched with all tasks yet.
+    _partial("ix_events_undispatched", "id", where="dispatched_at IS NULL"),
+    # Lists: by topic, by whether a task matched, by both.
+    Index("ix_events_topic", "topic", "is_matched", "id"),
+    Index("ix_events_is_matched", "is_matched", "id"),
+)
+
+# What each event did to each task whose topic it matched, exactly once.
+event_deliveries = Table(
+    "event_deliveries",
+    metadata,
+    Column("event_id", Id, ForeignKey("events.id"), primary_key=True),
+    Column("task_id", Id, ForeignKey("tasks.id"), primary_key=True),
+    Column("outcome", String(24), nullable=False),
+    Column("reason", String(400), nullable=False),
+    # The run that was queued, or the one that was in the way.
+    Column("run_id", Id),
+    Column("decided_at", Timestamp, nullable=False),
+    CheckConstraint(
+        "outcome IN ('ran', 'filtered', 'filter_error', 'suppressed_duplicate', 'skipped_overlap', 'paused', "
+        "'depth_exceeded')",
+        name="outcome",
+    ),
+    CheckConstraint(
+        "(outcome IN ('ran', 'skipped_overlap', 'suppressed_duplicate')) = (run_id IS NOT NULL)", name="run_id"
+    ),
+    # The last event of a task.
+    Index("ix_event_deliveries_task_id", "task_id", "event_id"),
 )
 
 # Who asked for work lately, and of which role; only so that people can be told that nobody does.

@@ -10,13 +10,14 @@ from sqlalchemy import ColumnElement, Connection, Row, Select, func, insert, or_
 from services.chassis.backoff import BackoffStrategy
 from services.tasks.models.occurrence import Occurrence, Outcome
 from services.tasks.models.task import Misfire, Overlap, ScheduleKind, Task, TaskStatus
+from services.tasks.models.topic import key_of
 from services.tasks.store.any_case import in_any_case
 from services.tasks.store.tables import occurrences, tasks
 
 
 def add_task(connection: Connection, task: Task) -> None:
     """Stores a new task."""
-    connection.execute(insert(tasks).values(asdict(task)))
+    connection.execute(insert(tasks).values(asdict(task) | {"topic_key": _topic_key(task)}))
 
 
 def get_task(connection: Connection, task_id: str) -> Task | None:
@@ -42,8 +43,10 @@ def keep_tasks(connection: Connection, task_ids: Collection[str]) -> dict[str, T
 
 def change_task(connection: Connection, task: Task, **changes: Any) -> Task:
     """Changes some fields of a locked task; answers it as it is then."""
-    connection.execute(update(tasks).where(tasks.c.id == task.id).values(changes))
-    return replace(task, **changes)
+    changed = replace(task, **changes)
+    values = changes | {"topic_key": _topic_key(changed)}
+    connection.execute(update(tasks).where(tasks.c.id == task.id).values(values))
+    return changed
 
 
 @dataclass(frozen=True)
@@ -96,6 +99,10 @@ def is_judged(connection: Connection, task_id: str, nominal: datetime) -> bool:
     return connection.execute(query).one_or_none() is not None
 
 
+def _topic_key(task: Task) -> str | None:
+    return key_of(task.schedule_expr) if task.schedule_kind is ScheduleKind.EVENT else None
+
+
 def _conditions(filters: TaskFilters) -> list[ColumnElement[bool]]:
     conditions: list[ColumnElement[bool]] = []
     if filters.statuses:
@@ -120,6 +127,7 @@ def _one(connection: Connection, query: Select[Any]) -> Task | None:
 def task_from_row(row: Row[Any]) -> Task:
     """A row of tasks."""
     values = row._asdict()
+    del values["topic_key"]
     values["schedule_kind"] = ScheduleKind(values["schedule_kind"])
     values["status"] = TaskStatus(values["status"])
     values["backoff_strategy"] = BackoffStrategy(values["backoff_strategy"])

@@ -5,7 +5,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from datetime import datetime, timedelta
 from itertools import pairwise
 from typing import Any
@@ -18,6 +17,7 @@ from services.chassis.columns import Id
 from services.chassis.ids import new_id
 from services.tasks.models.task import Misfire, Overlap, ScheduleKind, Task, TaskStatus
 from services.tasks.store import batch, tables
+from services.tasks.store import task as task_store
 
 SECOND = timedelta(seconds=1)
 _IDS: batch.Columns = {"id": Id()}
@@ -26,7 +26,7 @@ _IDS: batch.Columns = {"id": Id()}
 def add_tasks(connection: Connection, count: int, expression: str, next_at: datetime, **fields: Any) -> None:
     """Adds tasks with a cron expression that fire next at `next_at`."""
     first = _task(new_id(), expression, next_at, fields)
-    connection.execute(insert(tables.tasks).values(asdict(first)))
+    task_store.add_task(connection, first)
     # The others are copies.
     given = batch.given(_IDS, batch.is_postgres(connection))
     columns = [column.name for column in tables.tasks.c if column.name != "id"]

@@ -7,6 +7,7 @@ import pytest
 from baton.api.v1 import annotations_pb2
 from baton.tasks.v1 import (
     approval_service_pb2,
+    event_service_pb2,
     file_service_pb2,
     ledger_service_pb2,
     run_service_pb2,
@@ -77,12 +78,20 @@ NEEDED = {
     "ListToolServers": "tools:admin",
     "ListTools": "tools:read",
     "ReportTools": "tools:admin",
+    "PublishEvent": "events:publish",
+    "ReplayEvent": "events:publish",
+    "GetEvent": "events:read",
+    "ListEvents": "events:read",
+    "ListEventDeliveries": "events:read",
+    "ListEventTopics": "events:read",
+    "ListRecentEvents": "events:read",
+    "PruneEvents": "admin",
 }
 
 
 FILES = (
     approval_service_pb2,
-    file_service_pb2,
+    event_service_pb2,
     file_service_pb2,
     ledger_service_pb2,
     run_service_pb2,
@@ -156,6 +165,6 @@ def test_what_changes_something_is_marked_so() -> None:
         "CreateTask", "UpdateTask", "RunTaskNow", "SnoozeTask", "PauseTask", "ResumeTask", "CancelTask",
         "CreateRuns", "CancelRun", "RetryRun", "PruneRuns", "LeaseRuns", "RenewRuns", "ReportRuns",
         "CreateLedgerRun", "UpdateLedgerRun", "ApproveLedgerRun", "RejectLedgerRun", "CancelLedgerRun",
-        "PruneLedgerRuns", "CreateToolServer", "ReportTools", "PutFile",
+        "PruneLedgerRuns", "CreateToolServer", "ReportTools", "PutFile", "PublishEvent", "ReplayEvent", "PruneEvents",
         "UseApproval", "RequestApproval", "ApproveApproval", "RejectApproval",
     }  # fmt: skip

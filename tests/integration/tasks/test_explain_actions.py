@@ -12,8 +12,9 @@ from baton.tasks.v1.work_service_pb2 import RunCanceled, RunReport
 
 from services.chassis.ids import new_id
 from services.gateway.documentation import shipped_comments
+from tests.integration.tasks.events import dispatch_all, publish, waiting_for
 from tests.integration.tasks.explaining import DAILY, Somebody, abolish_zone, is_rest, miss, somebody
-from tests.integration.tasks.lifecycle import completed, once, pause, runs_of
+from tests.integration.tasks.lifecycle import completed, once, pause, resume, runs_of
 from tests.integration.tasks.reporting import AWAITING, RUNNING, reporter
 from tests.integration.tasks.running import Tasks
 
@@ -28,6 +29,7 @@ NOT_REST = frozenset(
         "task_canceled",
         "workers_busy",
         "scheduler_late",
+        "awaiting_event",
     }
 )
 
@@ -170,6 +172,58 @@ async def _suppressed(tasks: Tasks) -> Stuck:
     return Stuck(f"/tasks/{task.id}")
 
 
+async def _no_event(tasks: Tasks) -> Stuck:
+    task = await waiting_for(tasks, "order.*")
+    return Stuck(f"/tasks/{task.id}")
+
+
+async def _filtered(tasks: Tasks) -> Stuck:
+    task = await waiting_for(tasks, "order.*", event_filter="event.total > 100")
+    await publish(tasks, payload={"total": 50})
+    return Stuck(f"/tasks/{task.id}", {"event_filter": "event.total > 10"})
+
+
+async def _filter_failed(tasks: Tasks) -> Stuck:
+    task = await waiting_for(tasks, "order.*", event_filter="event.total > 100")
+    await publish(tasks)
+    return Stuck(f"/tasks/{task.id}", {"event_filter": "!has(event.total)"})
+
+
+async def _missed_event(tasks: Tasks) -> Stuck:
+    task = await waiting_for(tasks, "order.*")
+    await pause(tasks, task.id)
+    await publish(tasks)
+    await resume(tasks, task.id)
+    tasks.clock.advance(milliseconds=1)
+    return await _and_done(tasks, task)
+
+
+async def _event_too_deep(tasks: Tasks) -> Stuck:
+    task = await waiting_for(tasks, "run.succeeded")
+    await tasks.run_now((await tasks.create()).id)
+    while work := await tasks.lease():
+        tasks.clock.advance(milliseconds=1)
+        await tasks.finish(work[0].lease)
+        await dispatch_all(tasks)
+    return Stuck(f"/tasks/{task.id}", {"event_filter": f"event.task_id != '{task.id}'"})
+
+
+async def _skipped_event(tasks: Tasks) -> Stuck:
+    task = await waiting_for(tasks, "order.*", overlap=task_pb2.OVERLAP_SKIP)
+    for _ in range(2):
+        await publish(tasks)
+    return Stuck(f"/tasks/{task.id}")
+
+
+async def _suppressed_event(tasks: Tasks) -> Stuck:
+    task = await waiting_for(tasks, "order.*", dedupe_key="order", dedupe_window_seconds=600)
+    for _ in range(2):
+        await publish(tasks)
+    # Until then it is waited for.
+    tasks.clock.advance(seconds=600)
+    return Stuck(f"/tasks/{task.id}")
+
+
 CASES = [
     ("task_paused", _paused),
     ("task_paused", _paused_manual),
@@ -188,6 +242,13 @@ CASES = [
     ("times_missed", _missed_by_the_grace),
     ("overlap_skipped", _skipped),
     ("duplicate_suppressed", _suppressed),
+    ("no_event", _no_event),
+    ("event_filtered", _filtered),
+    ("event_filter_failed", _filter_failed),
+    ("event_missed", _missed_event),
+    ("event_too_deep", _event_too_deep),
+    ("overlap_skipped", _skipped_event),
+    ("duplicate_suppressed", _suppressed_event),
 ]
 
 

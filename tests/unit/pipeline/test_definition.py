@@ -121,14 +121,35 @@ def test_every_fault_is_found_at_once_and_named_where_it_is() -> None:
 @pytest.mark.parametrize(
     ("text", "fault"),
     [
-        ("${event.id}", "event is not available in this version"),
+        ("${event.id}", "there is no event: only tasks with schedule_kind event have an event"),
+        ("${run.topic}", "there is no run.topic: only tasks with schedule_kind event have an event"),
+        ("${run.event_id}", "there is no run.event_id: only tasks with schedule_kind event have an event"),
+    ],
+)
+def test_an_event_is_read_only_where_there_is_one(text: str, fault: str) -> None:
+    payload = {"pipeline": [{"uses": "echo.test", "with": {"text": text}, "if": text[2:-1]}]}
+    assert check(payload) == []
+    assert check(payload, has_event=True) == []
+    found = check(payload, has_event=False)
+    assert [problem.field for problem in found] == ["payload.pipeline[0].if", "payload.pipeline[0].with.text"]
+    assert {problem.description for problem in found} == {fault}
+
+
+def test_a_payload_brings_no_event_of_its_own() -> None:
+    (problem,) = check({"pipeline": [], "event": {}})
+    assert (problem.field, problem.description) == ("payload.event", "is unknown; known are pipeline, params")
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
         ("${item}", "item is there only in `with` of a step with foreach, under the name that its `as` says"),
-        ("${secret.key}", "there is no 'secret'; expressions can read now, params, steps, run, task"),
+        ("${secret.key}", "there is no 'secret'; expressions can read now, params, event, steps, run, task"),
         ("${now()}", "there is no function now()"),
         ("${params.other}", "params.other is not in payload.params, which has zone"),
         ("${steps.other}", "steps.other is not saved by any earlier step; the steps before saved first"),
         ("${steps.own}", "steps.own is saved only by this or a later step"),
-        ("${run.number}", "run.number does not exist; run has attempt, created_at, id"),
+        ("${run.number}", "run.number does not exist; run has attempt, created_at, event_id, id, topic"),
         ("${ {a: steps.other} }", "steps.other is not saved by any earlier step"),
         ("${steps.{a: other}}", "steps.other is not saved by any earlier step"),
         ("${length(steps.other)}", "steps.other is not saved by any earlier step"),

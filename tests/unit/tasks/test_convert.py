@@ -6,7 +6,7 @@ from enum import StrEnum
 from typing import Any
 
 import pytest
-from baton.tasks.v1 import run_pb2, task_pb2, task_service_pb2, tool_pb2, tool_service_pb2, work_service_pb2
+from baton.tasks.v1 import event_pb2, run_pb2, task_pb2, task_service_pb2, tool_pb2, tool_service_pb2, work_service_pb2
 
 from services.chassis.backoff import BackoffStrategy
 from services.chassis.errors import InvalidArgument
@@ -16,6 +16,7 @@ from services.tasks.convert import task as task_convert
 from services.tasks.convert import tool as tool_convert
 from services.tasks.convert import work as work_convert
 from services.tasks.convert.enums import from_enum, to_enum
+from services.tasks.models.event import DeliveryOutcome, Origin
 from services.tasks.models.occurrence import Outcome
 from services.tasks.models.run import (
     ErrorClass,
@@ -45,6 +46,8 @@ ENUMS: list[tuple[type[StrEnum], Any]] = [
     (StepStatus, run_pb2.StepStatus),
     (ErrorClass, run_pb2.ErrorClass),
     (ToolTransport, tool_pb2.ToolTransport),
+    (Origin, event_pb2.EventOrigin),
+    (DeliveryOutcome, event_pb2.DeliveryOutcome),
 ]
 AT = datetime(2026, 5, 12, 10, 15, 30, 123456, tzinfo=UTC)
 RUN_ID, TASK_ID, TOKEN = (f"01900000-0000-7000-8000-00000000000{n}" for n in "abc")
@@ -183,6 +186,17 @@ def test_a_run_is_told_whole() -> None:
     assert message.trace_id == "ab" * 16
 
 
+def test_a_leased_run_brings_its_event_beside_its_payload() -> None:
+    payload = {"pipeline": [], "params": {"a": 1}, "event": {"topic": "order.created", "payload": {"total": 3}}}
+    leased = LeasedRun(LeaseModel(RUN_ID, 1, TOKEN), AT, TASK_ID, "briefing", payload, [], "00-a", AT, AT, TASK_ID)
+    message = work_convert.leased_message(leased)
+    assert message.payload == to_struct({"pipeline": [], "params": {"a": 1}})
+    assert (message.event, message.event_topic, message.event_id) == (to_struct({"total": 3}), "order.created", TASK_ID)
+    bare = work_convert.leased_message(replace(leased, payload={"pipeline": []}, event_id=None))
+    assert not bare.HasField("event")
+    assert (bare.event_topic, bare.event_id) == ("", "")
+
+
 def test_a_leased_run_brings_its_lease_and_its_steps() -> None:
     leased = LeasedRun(
         LeaseModel(RUN_ID, 2, TOKEN), AT, TASK_ID, "briefing", {"pipeline": []}, [step()], "00-a", AT, AT
@@ -226,7 +240,7 @@ def test_every_field_that_can_be_changed_is_taken_over() -> None:
         title="a", description="b", schedule_kind=task_pb2.SCHEDULE_KIND_CRON, schedule_expr="c", timezone="d",
         payload=to_struct({"e": 1}), priority=1, status=task_pb2.TASK_STATUS_ACTIVE, max_retries=2,
         backoff_strategy=task_pb2.BACKOFF_STRATEGY_FIXED, concurrency_key="f", misfire=task_pb2.MISFIRE_SKIP,
-        overlap=task_pb2.OVERLAP_SKIP, role="g",
+        overlap=task_pb2.OVERLAP_SKIP, role="g", event_filter="h",
     )  # fmt: skip
     fields = {field.name for field in request.DESCRIPTOR.fields} - {"task_id", "request_id"}
     assert set(task_convert.task_changes(request)) == fields
@@ -245,7 +259,7 @@ def test_a_task_is_told_whole() -> None:
         schedule_anchor=AT, timezone="UTC", payload=payload, priority=2, dedupe_key="d", dedupe_window_seconds=7,
         max_retries=4, backoff_strategy=BackoffStrategy.LINEAR, concurrency_key="c", misfire=Misfire.RUN_ALL,
         overlap=Overlap.QUEUE, role="r", created_by=TASK_ID, status=TaskStatus.PAUSED, paused_at=AT,
-        next_fire_at=AT, next_scheduled_for=AT, created_at=AT, updated_at=AT,
+        next_fire_at=AT, next_scheduled_for=AT, created_at=AT, updated_at=AT, event_filter="event.a",
     )  # fmt: skip
     message = task_convert.task_message(task)
     assert {field.name for field, _ in message.ListFields()} == {field.name for field in message.DESCRIPTOR.fields}

@@ -7,8 +7,9 @@ from uuid import UUID
 import pytest
 
 from services.chassis.backoff import BackoffStrategy
+from services.tasks.models.event import Trigger
 from services.tasks.models.task import Misfire, Overlap, ScheduleKind, Task, TaskStatus
-from services.tasks.operations.new_run import new_run, params_fault
+from services.tasks.operations.new_run import new_run, params_fault, parted
 
 AT = datetime(2026, 5, 12, tzinfo=UTC)
 
@@ -44,6 +45,14 @@ def test_a_run_can_be_given_what_is_its_own() -> None:
     run = new_run(owner, due_at=AT, traceparent="", params={"a": 2, "b": None}, priority=1, batch_id="nightly")
     assert (run.payload["params"], run.priority, run.batch_id) == ({"a": 2, "b": None}, 1, "nightly")
     assert owner.payload == {"pipeline": [], "params": {"a": 1}}
+
+
+def test_a_run_keeps_its_event_and_the_task_does_not() -> None:
+    owner, event = task(), Trigger("e", "order.created", {"total": 3}, 2)
+    run = new_run(owner, due_at=AT, traceparent="", trigger=event)
+    assert (run.event_id, run.event_depth) == ("e", 2)
+    assert parted(run.payload) == (owner.payload, {"topic": "order.created", "payload": {"total": 3}})
+    assert parted(owner.payload) == (owner.payload, None)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from services.chassis.errors import Violation
 from services.tasks.models.schedule.cron import read_cron
 from services.tasks.models.schedule.fault import ScheduleFault, Unreadable
 from services.tasks.models.schedule.icalendar import read_recurrence
-from services.tasks.models.schedule.single import read_never, read_once
+from services.tasks.models.schedule.single import read_never, read_once, read_topic
 from services.tasks.models.schedule.wall_clock import zone_named
 from services.tasks.models.task import ScheduleKind
 
@@ -43,8 +43,10 @@ def parse_schedule(kind: ScheduleKind, expression: str, timezone: str, anchor: d
     """
     zone = zone_named(timezone)
     faults = [] if zone else [Violation("timezone", f"{timezone!r} is not an IANA timezone: {_ZONE_EXAMPLES}")]
+    # A topic is compared as it is written.
+    expression = expression if kind is ScheduleKind.EVENT else expression.strip()
     try:
-        schedule = _read(kind, expression.strip(), zone or UTC, anchor if kind is ScheduleKind.RRULE else _NO_ANCHOR)
+        schedule = _read(kind, expression, zone or UTC, anchor if kind is ScheduleKind.RRULE else _NO_ANCHOR)
     except Unreadable as fault:
         faults.append(Violation("schedule_expr", str(fault)))
     if faults:
@@ -70,4 +72,5 @@ _READERS: Mapping[ScheduleKind, Callable[[str, tzinfo, datetime], Schedule]] = {
     ScheduleKind.RRULE: read_recurrence,
     ScheduleKind.ONCE: read_once,
     ScheduleKind.MANUAL: read_never,
+    ScheduleKind.EVENT: read_topic,
 }

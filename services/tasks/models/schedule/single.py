@@ -7,6 +7,7 @@ from datetime import UTC, datetime, tzinfo
 from services.tasks.models.schedule.fault import Unreadable, require
 from services.tasks.models.schedule.wall_clock import instant_of, shown_at
 from services.tasks.models.task import ScheduleKind
+from services.tasks.models.topic import pattern_fault
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,14 @@ def read_once(expression: str, zone: tzinfo, anchor: datetime) -> Once:
         return once
     except OverflowError:
         raise Unreadable(f"{expression!r} is out of range") from None
+
+
+def read_topic(expression: str, zone: tzinfo, anchor: datetime) -> Never:
+    """A topic, or a pattern of topics: no time at all. Raises Unreadable."""
+    require(expression, ScheduleKind.EVENT)
+    if fault := pattern_fault(expression):
+        raise Unreadable(fault)
+    return Never()
 
 
 def read_never(expression: str, zone: tzinfo, anchor: datetime) -> Never:
