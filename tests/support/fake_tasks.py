@@ -41,6 +41,9 @@ class FakeRun:
     task: str = "a task"
     role: str = ""
     traceparent: str = ""
+    event: dict[str, Any] | None = None
+    event_topic: str = ""
+    event_id: str = ""
     attempt: int = 0
     cancel_requested: bool = False
     token: str = ""
@@ -237,6 +240,9 @@ class FakeTasks(
             payload=structs.to_struct(run.payload),
             steps=run.steps,
             traceparent=run.traceparent,
+            event=None if run.event is None else structs.to_struct(run.event),
+            event_topic=run.event_topic,
+            event_id=run.event_id,
         )
         leased.expires_at.FromDatetime(datetime.now(UTC) + LEASE)
         leased.created_at.FromDatetime(run.created_at)
