@@ -46,6 +46,9 @@ class FakeRun:
     task: str = "a task"
     role: str = ""
     traceparent: str = ""
+    event: dict[str, Any] | None = None
+    event_topic: str = ""
+    event_id: str = ""
     attempt: int = 0
     cancel_requested: bool = False
     token: str = ""
@@ -306,6 +309,9 @@ class FakeTasks(
             steps=run.steps,
             traceparent=run.traceparent,
             approvals=run.approvals,
+            event=None if run.event is None else structs.to_struct(run.event),
+            event_topic=run.event_topic,
+            event_id=run.event_id,
         )
         leased.expires_at.FromDatetime(datetime.now(UTC) + LEASE)
         leased.created_at.FromDatetime(run.created_at)

@@ -8,7 +8,9 @@ from services.chassis.timestamps import from_timestamp, to_timestamp
 from services.tasks.convert.enums import to_enum
 from services.tasks.models.event import Delivery, DeliveryOutcome, Event, EventFilter, NewEvent
 from services.tasks.operations.event import Published
-from services.tasks.store.topic import MAX_COUNTED, SeenTopic, Topic
+from services.tasks.store.topic import SeenTopic, Topic
+
+_TASK_IDS = 1000
 
 
 def new_event(request: event_service_pb2.PublishEventRequest) -> NewEvent:
@@ -100,7 +102,7 @@ def recent_message(event: Event) -> event_service_pb2.RecentEvent:
 def topic_message(topic: Topic) -> event_service_pb2.EventTopic:
     """A topic that tasks wait for."""
     return event_service_pb2.EventTopic(
-        topic=topic.pattern, active_tasks=len(topic.task_ids), task_ids=topic.task_ids[: MAX_COUNTED - 1]
+        topic=topic.pattern, active_tasks=len(topic.task_ids), task_ids=topic.task_ids[:_TASK_IDS]
     )
 
 

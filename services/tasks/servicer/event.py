@@ -25,6 +25,7 @@ from services.tasks.spans import new_linked_trace
 from services.tasks.store import event as store
 from services.tasks.store import topic as topics
 from services.tasks.store.event_list import list_events
+from services.tasks.store.topic import SeenTopic, Topic
 from services.tasks.wakeup import Wakeup
 
 _Context = ServicerContext[Any, Any]
@@ -137,23 +138,20 @@ class EventServicer(rpc.EventServiceServicer):
     ) -> pb.ListEventTopicsResponse:
         position = self._cursors.decode(request)
         after = str(position[0]) if position else None
-        if not request.HasField("limit"):
-            request.limit = _TOPICS
-        limit = request.limit
+        limit = request.limit if request.HasField("limit") else _TOPICS
 
-        def read(connection: Connection, clock: Clock) -> tuple[int, list[topics.Topic], list[topics.SeenTopic]]:
+        def read(connection: Connection, clock: Clock) -> tuple[int, list[Topic], bool, list[SeenTopic]]:
             total = topics.count_topics(connection, _COUNTED_TOPICS)
-            found = topics.list_topics(connection, limit=limit + 1, after=after)
+            found, more = topics.list_topics(connection, limit=limit, after=after)
             seen = [] if after else topics.seen_topics(connection, clock.now() - _LATELY, _SEEN_TOPICS)
-            return total, found, seen
+            return total, found, more, seen
 
-        total, found, seen = await self._database.read(read)
-        items, cursor = self._cursors.page(request, found, convert.topic_message, lambda topic: topic.pattern)
+        total, found, more, seen = await self._database.read(read)
         return pb.ListEventTopicsResponse(
             total_topics=total,
-            topics=items,
-            next_cursor=cursor,
-            has_more=cursor is not None,
+            topics=[convert.topic_message(topic) for topic in found],
+            next_cursor=self._cursors.encode(request, [found[-1].pattern]) if more else None,
+            has_more=more,
             seen=[convert.seen_message(topic) for topic in seen],
         )
 

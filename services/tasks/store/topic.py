@@ -3,11 +3,11 @@
 from collections.abc import Collection, Sequence
 from datetime import datetime
 from functools import cache
+from itertools import groupby
 from typing import Any, NamedTuple
 
 from sqlalchemy import (
     Boolean,
-    ColumnElement,
     Connection,
     Select,
     String,
@@ -17,8 +17,8 @@ from sqlalchemy import (
     func,
     literal,
     literal_column,
-    or_,
     select,
+    tuple_,
 )
 
 from services.chassis.columns import Id
@@ -31,7 +31,9 @@ from services.tasks.store.event import events_by_id
 from services.tasks.store.tables import events, tasks
 
 MAX_COUNTED = 1001
-"""How far the events, or tasks, of one topic are counted."""
+"""How far the events of one topic are counted."""
+MAX_TASKS = 10_000
+"""How many tasks are read to tell what they wait for."""
 
 _SEEN: batch.Columns = {"topic": String(), "is_matched": Boolean()}
 # In the words of the index.
@@ -93,16 +95,22 @@ def count_topics(connection: Connection, at_most: int) -> int:
     return connection.execute(select(func.count()).select_from(found.limit(at_most).subquery())).scalar_one()
 
 
-def list_topics(connection: Connection, *, limit: int, after: str | None) -> list[Topic]:
-    """Up to `limit` topics, and patterns, that active tasks wait for, behind `after`, with the first of these tasks."""
-    position = (tasks.c.topic_key, tasks.c.schedule_expr)
-    found = select(*position).distinct().where(_listens, tasks.c.status == TaskStatus.ACTIVE).order_by(*position)
-    if after is not None:
-        key = key_of(after)
-        behind = or_(tasks.c.topic_key > key, and_(tasks.c.topic_key == key, tasks.c.schedule_expr > after))
-        found = found.where(behind)
-    patterns = [pattern for _, pattern in connection.execute(found.limit(limit))]
-    return [Topic(pattern, _active(connection, pattern)) for pattern in patterns]
+def list_topics(connection: Connection, *, limit: int, after: str | None) -> tuple[list[Topic], bool]:
+    """Up to `limit` topics, and patterns, that active tasks wait for, behind `after`; and whether there are more.
+
+    They are fewer where very many tasks wait for them: no more than MAX_TASKS are read.
+    """
+    found = connection.execute(_active(after).limit(MAX_TASKS + 1)).all()
+    topics = [
+        Topic(pattern, [row.id for row in rows]) for pattern, rows in groupby(found, lambda row: row.schedule_expr)
+    ]
+    if len(found) > MAX_TASKS and len(topics) > 1:
+        # The tasks of the last one are not all there.
+        return topics[: min(limit, len(topics) - 1)], True
+    if len(topics) > limit:
+        return topics[:limit], True
+    is_cut = len(found) > MAX_TASKS
+    return topics, is_cut and connection.execute(_active(topics[-1].pattern).limit(1)).one_or_none() is not None
 
 
 def seen_topics(connection: Connection, since: datetime, limit: int) -> list[SeenTopic]:
@@ -133,13 +141,13 @@ def distinct_topics(connection: Connection, limit: int) -> list[str]:
     return list(connection.execute(found).scalars())
 
 
-def _active(connection: Connection, pattern: str) -> list[str]:
-    ids = select(tasks.c.id).where(*_found_by(pattern), tasks.c.status == TaskStatus.ACTIVE).order_by(tasks.c.id)
-    return list(connection.execute(ids.limit(MAX_COUNTED)).scalars())
-
-
-def _found_by(pattern: str) -> list[ColumnElement[bool]]:
-    return [tasks.c.topic_key == key_of(pattern), tasks.c.schedule_expr == pattern, _listens]
+def _active(after: str | None) -> Select[Any]:
+    """The active tasks that wait for events, by what they wait for, behind a topic or pattern."""
+    position = (tasks.c.topic_key, tasks.c.schedule_expr)
+    query = select(tasks.c.schedule_expr, tasks.c.id).where(_listens, tasks.c.status == TaskStatus.ACTIVE)
+    if after is not None:
+        query = query.where(tuple_(*position) > tuple_(literal(key_of(after)), literal(after)))
+    return query.order_by(*position, tasks.c.id)
 
 
 @cache

@@ -24,7 +24,7 @@ def past_run(task: str = "a task", **changes: Any) -> dict[str, Any]:
         "backoff_strategy": "fixed", "concurrency_key": "", "payload": {"pipeline": []}, "traceparent": NO_TRACE,
         "error": None, "outputs_uri": "", "log_excerpt": "", "approval_state": None, "approver": "",
         "approval_note": "", "webhook_notified_at": None, "created_at": AT, "updated_at": AT, "status": "succeeded",
-        "output": None,
+        "output": None, "event_id": None,
     }  # fmt: skip
     return fields | changes
 

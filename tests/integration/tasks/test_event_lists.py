@@ -10,8 +10,8 @@ from services.chassis.errors import InvalidArgument
 from services.chassis.ids import new_id
 from services.chassis.structs import from_struct
 from services.chassis.timestamps import from_timestamp, to_timestamp
-from services.tasks.store import event_list
-from tests.integration.tasks.events import events_of, publish, publisher, waiting_for
+from services.tasks.store import event_list, topic
+from tests.integration.tasks.events import add_waiting, events_of, publish, publisher, waiting_for
 from tests.integration.tasks.lifecycle import cancel, pause
 from tests.integration.tasks.running import Tasks, one_engine
 
@@ -187,3 +187,19 @@ async def test_runs_are_found_by_the_event_that_made_them(tasks: Tasks) -> None:
     lines = tasks.runs.ExportRunsAsNdjson(ExportRunsAsNdjsonRequest(event_id=[first.event_id]))
     text = b"".join([chunk.data async for chunk in lines]).decode()
     assert (text.count("\n"), f'"event_id":"{first.event_id}"' in text) == (1, True)
+
+
+async def test_topics_of_very_many_tasks_come_in_shorter_pages(tasks: Tasks, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(topic, "MAX_TASKS", 5)
+    counts = {"a": 2, "b": 2, "c": 3, "d": 9, "e": 1}
+    for name, count in counts.items():
+        await tasks.database.transact(lambda connection, clock, n=name, c=count: add_waiting(connection, c, n))  # type: ignore[misc]
+    one, pages, request = publisher(tasks), [], pb.ListEventTopicsRequest()
+    while True:
+        page = await one.ListEventTopics(request)
+        pages.append([(found.topic, found.active_tasks) for found in page.topics])
+        if not page.has_more:
+            break
+        request.cursor = page.next_cursor
+    # Of `d` there are more than are read.
+    assert pages == [[("a", 2), ("b", 2)], [("c", 3)], [("d", 6)], [("e", 1)]]

@@ -7,7 +7,7 @@ from baton.tasks.v1 import task_service_pb2 as pb
 from sqlalchemy import select
 
 from services.chassis.errors import InvalidArgument
-from services.chassis.structs import from_struct
+from services.chassis.structs import from_struct, to_struct
 from services.tasks.store import tables
 from tests.integration.tasks.events import EVENT, publish, waiting_for
 from tests.integration.tasks.lifecycle import (
@@ -24,10 +24,14 @@ from tests.integration.tasks.lifecycle import (
     update,
 )
 from tests.integration.tasks.running import Tasks, one_engine
-from tests.integration.tasks.test_preview import preview
 
 READS_EVENT = {"pipeline": [{"uses": "echo.test", "with": {"text": "${event.id}"}}]}
 NO_EVENT = "there is no event: only tasks with schedule_kind event have an event"
+
+
+async def preview(tasks: Tasks, sample: dict[str, Any] | None, **fields: Any) -> pb.PreviewTaskResponse:
+    payload, told = fields.pop("payload", {"pipeline": []}), None if sample is None else to_struct(sample)
+    return await tasks.tasks.PreviewTask(pb.PreviewTaskRequest(payload=to_struct(payload), sample=told, **fields))
 
 
 async def faults(call: Any) -> list[tuple[str, str]]:

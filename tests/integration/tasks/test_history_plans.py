@@ -1,13 +1,12 @@
 """A page of the history is read off an index, whatever the filter: nothing is scanned whole, nothing sorted whole."""
 
 import re
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import psycopg
 import pytest
-from sqlalchemy import Connection, event
+from sqlalchemy import Connection
 
 from services.chassis.clock import Clock
 from services.chassis.ids import id_at, new_id
@@ -17,12 +16,14 @@ from services.tasks.servicer.run import _COUNTED
 from services.tasks.store import history
 from services.tasks.store import statistics as run_statistics
 from tests.integration.tasks.past import add_past_runs, failed_run, past_run
+from tests.integration.tasks.planning import plans
 from tests.integration.tasks.running import Tasks, one_engine
 
 _RUNS = 12_000
 _MOST = 1100  # 51 of each of 20 tasks, before they are merged
 _TASKS, _AGENTS = [new_id() for _ in range(20)], [new_id() for _ in range(5)]
 _NOBODY = new_id()
+_EVENTS = [new_id() for _ in range(20)]
 _FAILED, _CANCELED = frozenset({RunStatus.FAILED}), frozenset({RunStatus.CANCELED})
 
 
@@ -33,7 +34,7 @@ def _rows() -> list[dict[str, Any]]:
         fields = {
             "id": id_at(now - timedelta(seconds=_RUNS - number)), "task": f"name {number % 20}",
             "task_id": _TASKS[number % 20], "agent_id": _AGENTS[number % 5], "batch_id": f"b{number // 50}",
-            "role": "reviewer" if number % 3 else "",
+            "role": "reviewer" if number % 3 else "", "event_id": _EVENTS[number % 20] if number % 2 else None,
         }  # fmt: skip
         is_canceled = number % 999 == 7
         tells = number % 4 == 0 and not is_canceled
@@ -53,25 +54,6 @@ async def full(tasks: Tasks, engine: str, request: pytest.FixtureRequest) -> Tas
         with psycopg.connect(request.getfixturevalue("postgres_database"), autocommit=True) as connection:
             connection.execute("VACUUM (ANALYZE) tasks.run_history")
     return tasks
-
-
-async def plans(tasks: Tasks, work: Callable[[Connection, Clock], Any]) -> list[str]:
-    """How the database goes about each statement of `work`."""
-
-    def explain(connection: Connection, clock: Clock) -> list[str]:
-        sent: list[tuple[str, Any]] = []
-
-        def record(connection: Any, cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
-            sent.append((statement, parameters))
-
-        event.listen(connection, "before_cursor_execute", record)
-        work(connection, clock)
-        event.remove(connection, "before_cursor_execute", record)
-        prefix = "EXPLAIN (ANALYZE, COSTS OFF)" if tasks.database.is_postgres else "EXPLAIN QUERY PLAN"
-        explained = (connection.exec_driver_sql(f"{prefix} {statement}", parameters) for statement, parameters in sent)
-        return ["\n".join(str(row[-1]) for row in rows) for rows in explained]
-
-    return await tasks.database.read(explain)
 
 
 def assert_little_is_read(found: str) -> None:
@@ -103,6 +85,9 @@ _FILTERS = {
     "task of no batch": RunFilter(tasks=("name 4",), batch_ids=("",)),
     "task and rare status": RunFilter(tasks=("name 4",), statuses=_CANCELED),
     "batch": RunFilter(batch_ids=("b7",)),
+    "event": RunFilter(event_ids=(_EVENTS[3],)),
+    "event and rare status": RunFilter(event_ids=(_EVENTS[3],), statuses=_CANCELED),
+    "no such event": RunFilter(event_ids=(_NOBODY,)),
     "role": RunFilter(roles=("reviewer",)),
     "no such role": RunFilter(roles=("nobody",)),
     "role of the built-in worker": RunFilter(roles=("",)),

@@ -74,6 +74,34 @@ async def test_a_step_whose_condition_is_not_true_is_skipped(tasks: FakeTasks, w
     assert run.output == {"then": {"value": "none"}}
 
 
+async def test_steps_read_the_event_that_made_the_run(tasks: FakeTasks, working: Working) -> None:
+    step = {
+        "uses": "echo.test",
+        "if": "event.total > `100`",
+        "with": {"id": "${event.id}", "all": "${event}", "topic": "${run.topic}", "event_id": "${run.event_id}"},
+        "save_as": "seen",
+    }
+    event = {"id": 7, "total": 150.5}
+    async with working():
+        run = await tasks.ended(
+            await tasks.enqueue(step, event=event, event_topic="order.created", event_id="the event")
+        )
+        small = await tasks.ended(await tasks.enqueue(step, event={"total": 5}, event_topic="order.created"))
+    assert run.output == {
+        "seen": {"id": 7, "all": event, "topic": "order.created", "event_id": "the event"},
+    }
+    assert [step.status for step in small.steps] == [SKIPPED]
+
+
+async def test_without_an_event_there_is_nothing_to_read_in_it(tasks: FakeTasks, working: Working) -> None:
+    reads = {"uses": "echo.test", "with": {"text": "${event.id}"}}
+    nothing = {"uses": "echo.test", "with": {"event": "${event}", "topic": "${run.topic}"}, "save_as": "seen"}
+    async with working():
+        run = await tasks.ended(await tasks.enqueue(nothing, reads))
+    assert run.output == {"seen": {"event": {}, "topic": None}}
+    assert run.error.message == "with.text: event.id is missing: event is an empty object"
+
+
 @pytest.mark.parametrize(
     ("step", "kind", "message"),
     [
