@@ -4,6 +4,7 @@ from collections.abc import Collection, Sequence
 from datetime import datetime
 from functools import cache
 from itertools import groupby
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 from sqlalchemy import (
@@ -101,9 +102,8 @@ def list_topics(connection: Connection, *, limit: int, after: str | None) -> tup
     They are fewer where very many tasks wait for them: no more than MAX_TASKS are read.
     """
     found = connection.execute(_active(after).limit(MAX_TASKS + 1)).all()
-    topics = [
-        Topic(pattern, [row.id for row in rows]) for pattern, rows in groupby(found, lambda row: row.schedule_expr)
-    ]
+    of_each = groupby(found, attrgetter("schedule_expr"))
+    topics = [Topic(pattern, [row.id for row in rows]) for pattern, rows in of_each]
     if len(found) > MAX_TASKS and len(topics) > 1:
         # The tasks of the last one are not all there.
         return topics[: min(limit, len(topics) - 1)], True
