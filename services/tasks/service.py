@@ -33,6 +33,7 @@ from services.chassis.server import create_server
 from services.tasks.attendance import Attendance
 from services.tasks.background import Reaper, Scheduler
 from services.tasks.config import Settings
+from services.tasks.delivery_counts import DeliveryCounts
 from services.tasks.dispatcher import Dispatcher
 from services.tasks.housekeeping import MonthMaker, Retention
 from services.tasks.listener import CONNECTION_SECONDS, Listener
@@ -115,7 +116,7 @@ def build(settings: Settings, clock: Clock | None = None) -> Service:
     cursors = Cursors.from_file(settings.cursor_key_file)
     listener = Listener(settings.database_url) if database.is_postgres else None
     work_wakeup = listener.wakeup if listener else Wakeup()
-    dispatch_wakeup = Wakeup()
+    dispatch_wakeup, delivery_counts = Wakeup(), DeliveryCounts()
     attendance = Attendance(database)
     work_servicer = WorkServicer(database, work_wakeup, attendance, dispatch_wakeup)
     contract = (
@@ -136,7 +137,7 @@ def build(settings: Settings, clock: Clock | None = None) -> Service:
     tool_service_pb2_grpc.add_ToolServiceServicer_to_server(ToolServicer(database, idempotency, cursors), server)
     ledger_service_pb2_grpc.add_LedgerServiceServicer_to_server(LedgerServicer(database, idempotency, cursors), server)
     event_service_pb2_grpc.add_EventServiceServicer_to_server(
-        EventServicer(database, idempotency, cursors, work_wakeup, dispatch_wakeup), server
+        EventServicer(database, idempotency, cursors, work_wakeup, dispatch_wakeup, delivery_counts), server
     )
     scheduler, reaper = Scheduler(database, work_wakeup, clock), Reaper(database, work_wakeup)
     month_maker = MonthMaker(database) if database.is_postgres else None
@@ -148,7 +149,7 @@ def build(settings: Settings, clock: Clock | None = None) -> Service:
         idempotency=idempotency,
         scheduler=scheduler,
         reaper=reaper,
-        dispatcher=Dispatcher(database, dispatch_wakeup, work_wakeup),
+        dispatcher=Dispatcher(database, dispatch_wakeup, work_wakeup, delivery_counts),
         attendance=attendance,
         listener=listener,
         month_maker=month_maker,

@@ -51,7 +51,7 @@ def test_what_follows_from_the_ends_of_runs_follows_once_whatever_dies(victim: V
     )
     with replicas.tasks_service(baton, victim.database_url):
         for number in range(_RUNS):
-            _submit(victim, f"/tasks/{first}/run_now", f"key {number}")
+            _submit(victim, f"/tasks/{first}/run_now", f"key-{number}")
             if number % 15 == 14:
                 os.kill(baton.children()["tasks"], signal.SIGKILL)
                 wait_until(lambda: "tasks" in baton.children(), timeout=30)

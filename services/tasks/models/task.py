@@ -5,6 +5,8 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
+from services.tasks.models.topic import matches
+
 
 class ScheduleKind(StrEnum):
     """What makes a task run."""
@@ -105,3 +107,8 @@ class Task:
     updated_at: datetime
     event_filter: str = ""
     """What has to be true of an event for it to make a run; empty lets all of its topic through."""
+
+    def waits_for(self, topic: str) -> bool:
+        """Whether events of a topic are for this task, paused or not."""
+        is_waiting = self.schedule_kind is ScheduleKind.EVENT and self.status is not TaskStatus.CANCELED
+        return is_waiting and matches(self.schedule_expr, topic)
