@@ -75,6 +75,14 @@ async def test_the_values_of_an_environment_are_shown_to_workers_alone(
     assert dict(server.env) == {"API_KEY": value, "EMPTY": "***" if value == "***" else ""}
 
 
+@pytest.mark.parametrize("scopes", [["runs:work", "tools:admin"], ["runs:work", "admin"]])
+async def test_an_agent_with_a_role_is_no_worker_and_sees_no_values(tasks: Tasks, scopes: list[str]) -> None:
+    await register(tasks, **STDIO | {"env": {"API_KEY": "secret key"}})
+    stub = ToolServiceStub(tasks.channel(scopes, role="mailer"))
+    (server,) = (await stub.ListToolServers(ListToolServersRequest())).items
+    assert dict(server.env) == {"API_KEY": "***"}
+
+
 async def test_the_answer_that_is_remembered_holds_no_values(tasks: Tasks) -> None:
     answers = [await register(tasks, **STDIO, env={"API_KEY": "secret key"}, request_id="the key") for _ in range(2)]
     assert [dict(answer.env) for answer in answers] == [{"API_KEY": "***"}] * 2
