@@ -119,7 +119,7 @@ def build(settings: Settings, clock: Clock | None = None) -> Service:
     listener = Listener(settings.database_url) if database.is_postgres else None
     work_wakeup = listener.wakeup if listener else Wakeup()
     attendance = Attendance(database)
-    work_servicer = WorkServicer(database, work_wakeup, attendance)
+    work_servicer = WorkServicer(database, work_wakeup, attendance, clock or SystemClock())
     contract = (
         task_service_pb2.DESCRIPTOR,
         run_service_pb2.DESCRIPTOR,
