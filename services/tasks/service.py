@@ -12,6 +12,8 @@ from baton.tasks.v1 import (
     file_service_pb2_grpc,
     ledger_service_pb2,
     ledger_service_pb2_grpc,
+    routing_service_pb2,
+    routing_service_pb2_grpc,
     run_service_pb2,
     run_service_pb2_grpc,
     task_service_pb2,
@@ -42,6 +44,7 @@ from services.tasks.models.schedule import is_timezone
 from services.tasks.servicer.approval import ApprovalServicer
 from services.tasks.servicer.file import FileServicer
 from services.tasks.servicer.ledger import LedgerServicer
+from services.tasks.servicer.routing import RoutingServicer
 from services.tasks.servicer.run import RunServicer
 from services.tasks.servicer.task import TaskServicer
 from services.tasks.servicer.tool import ToolServicer
@@ -128,10 +131,14 @@ def build(settings: Settings, clock: Clock | None = None) -> Service:
         ledger_service_pb2.DESCRIPTOR,
         file_service_pb2.DESCRIPTOR,
         approval_service_pb2.DESCRIPTOR,
+        routing_service_pb2.DESCRIPTOR,
     )
     server = create_server(policies(contract), Verifier(settings.jwks_file, clock or SystemClock()))
     task_servicer = TaskServicer(database, idempotency, cursors, work_wakeup, settings.default_timezone)
     task_service_pb2_grpc.add_TaskServiceServicer_to_server(task_servicer, server)
+    routing_service_pb2_grpc.add_RoutingServiceServicer_to_server(
+        RoutingServicer(idempotency, work_wakeup, settings.default_timezone), server
+    )
     run_service_pb2_grpc.add_RunServiceServicer_to_server(
         RunServicer(database, idempotency, cursors, work_wakeup), server
     )

@@ -75,6 +75,8 @@ tasks = Table(
         sqlite_where=text("status = 'active' AND next_fire_at IS NOT NULL"),
     ),
     Index("ix_tasks_created_by", "created_by", "id"),
+    # What is there for a role, newest first.
+    Index("ix_tasks_role", "role", "id"),
 )
 
 # Every nominal time of a schedule that has passed, with exactly one outcome. A row with `through` stands for all

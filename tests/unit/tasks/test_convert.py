@@ -36,6 +36,7 @@ from services.tasks.models.run import (
     Succeeded,
 )
 from services.tasks.models.run import Lease as LeaseModel
+from services.tasks.models.standing import RUN_STATUSES, Standing
 from services.tasks.models.task import Misfire, NewTask, Overlap, ScheduleKind, Task, TaskStatus
 from services.tasks.models.tool import Tool, ToolServer, ToolTransport
 
@@ -63,7 +64,13 @@ def test_every_member_goes_there_and_back(members: type[StrEnum], wire: Any) -> 
 
 @pytest.mark.parametrize(("members", "wire"), ENUMS)
 def test_the_contract_and_the_models_have_the_same_members(members: type[StrEnum], wire: Any) -> None:
-    assert {to_enum(member, wire) for member in members} == {number for number in wire.values() if number}
+    # How routed work stands is told in the words of the same enum.
+    more: list[StrEnum] = list(Standing) if members is TaskStatus else []
+    assert {to_enum(member, wire) for member in (*members, *more)} == {number for number in wire.values() if number}
+
+
+def test_a_run_of_routed_work_stands_in_one_way() -> None:
+    assert sorted(status for statuses in RUN_STATUSES.values() for status in statuses) == sorted(RunStatus)
 
 
 def step(**changes: Any) -> RunStep:
@@ -327,8 +334,9 @@ def test_a_task_is_told_whole() -> None:
         overlap=Overlap.QUEUE, role="r", created_by=TASK_ID, status=TaskStatus.PAUSED, paused_at=AT,
         next_fire_at=AT, next_scheduled_for=AT, created_at=AT, updated_at=AT,
     )  # fmt: skip
-    message = task_convert.task_message(task)
+    message = task_convert.task_message(task, run(id=TOKEN, status=RunStatus.RUNNING))
     assert {field.name for field, _ in message.ListFields()} == {field.name for field in message.DESCRIPTOR.fields}
+    assert (message.target, message.last_run.id, message.last_run.status) == ("r", TOKEN, run_pb2.RUN_STATUS_RUNNING)
     for name, value in vars(task).items():
         if name == "schedule_anchor":
             continue
