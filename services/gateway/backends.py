@@ -15,7 +15,7 @@ from services.chassis import telemetry
 from services.chassis.channel import CHANNEL_OPTIONS, client_span
 from services.chassis.concerns import REPLAYED_KEY
 from services.chassis.errors import ServiceError
-from services.gateway.descriptors import Method
+from services.gateway.descriptors import KEY_FIELD, KEY_HEADER, Method
 
 # An answer has passed the sender's limit already: refusing it here would only turn it into another error.
 _OPTIONS = list({**dict(CHANNEL_OPTIONS), "grpc.max_receive_message_length": -1}.items())
@@ -100,7 +100,9 @@ def _call_span(path: str) -> Iterator[Span]:
 def _as_sent(error: ServiceError) -> ServiceError:
     """The error with its fields named as a REST caller has sent them: the key of a request is a header."""
     error.violations = tuple(
-        replace(violation, field="Idempotency-Key") if violation.field == "request_id" else violation
+        replace(violation, field=KEY_HEADER) if violation.field == KEY_FIELD else violation
         for violation in error.violations
     )
+    if error.message.startswith(f"{KEY_FIELD}: "):
+        error.message = KEY_HEADER + error.message.removeprefix(KEY_FIELD)
     return error

@@ -18,6 +18,8 @@ from services.chassis.config import ConfigurationError
 HTTP_BODY = "google.api.HttpBody"
 FIELD_MASK = "google.protobuf.FieldMask"
 KEY_FIELD, MASK_FIELD = "request_id", "update_mask"
+KEY_HEADER = "Idempotency-Key"
+"""What fills the key of a request over REST."""
 _VERBS = ("get", "put", "post", "delete", "patch")
 
 

@@ -10,12 +10,11 @@ from starlette.requests import Request
 from services.chassis.config import ConfigurationError
 from services.chassis.errors import InvalidArgument, Violation
 from services.gateway.body import read_json, refuse_body
-from services.gateway.descriptors import KEY_FIELD, MASK_FIELD, Binding, Method
+from services.gateway.descriptors import KEY_FIELD, KEY_HEADER, MASK_FIELD, Binding, Method
 from services.gateway.transcode.faults import Fault, Faults
 from services.gateway.transcode.parser import Parsers
 from services.gateway.transcode.query import PutTexts, fill_from_query, text_fields, text_putter
 
-KEY_HEADER = "Idempotency-Key"
 _KEY = re.compile(r"[\x21-\x7e]{1,255}")
 _BY_PATH, _BY_BODY, _BY_KEY = "is given by the path", "is given by the body", f"is given by the {KEY_HEADER} header"
 _BY_NAMES = "is given by the names in the body"

@@ -244,6 +244,18 @@ class LeaseLost(FailedPrecondition):
         )
 
 
+class RunsOfAnotherRole(PermissionDenied):
+    """An agent that works as something does the work of that role."""
+
+    def __init__(self, asked: str, own: str) -> None:
+        super().__init__(
+            f"runs of role {asked!r} are not for an agent whose role is {own!r}: leave the role out to get those of "
+            "its own",
+            reason="RUNS_OF_ANOTHER_ROLE",
+            metadata={"role": asked, "own_role": own},
+        )
+
+
 class StepNotFound(NotFound):
     """The pipeline of a run has no such step."""
 

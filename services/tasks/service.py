@@ -14,6 +14,8 @@ from baton.tasks.v1 import (
     file_service_pb2_grpc,
     ledger_service_pb2,
     ledger_service_pb2_grpc,
+    routing_service_pb2,
+    routing_service_pb2_grpc,
     run_service_pb2,
     run_service_pb2_grpc,
     task_service_pb2,
@@ -47,6 +49,7 @@ from services.tasks.servicer.approval import ApprovalServicer
 from services.tasks.servicer.event import EventServicer
 from services.tasks.servicer.file import FileServicer
 from services.tasks.servicer.ledger import LedgerServicer
+from services.tasks.servicer.routing import RoutingServicer
 from services.tasks.servicer.run import RunServicer
 from services.tasks.servicer.task import TaskServicer
 from services.tasks.servicer.tool import ToolServicer
@@ -127,7 +130,7 @@ def build(settings: Settings, clock: Clock | None = None) -> Service:
     work_wakeup = listener.wakeup if listener else Wakeup()
     dispatch_wakeup, delivery_counts = Wakeup(), DeliveryCounts()
     attendance = Attendance(database)
-    work_servicer = WorkServicer(database, work_wakeup, attendance, dispatch_wakeup)
+    work_servicer = WorkServicer(database, work_wakeup, attendance, dispatch_wakeup, clock or SystemClock())
     contract = (
         task_service_pb2.DESCRIPTOR,
         run_service_pb2.DESCRIPTOR,
@@ -137,10 +140,14 @@ def build(settings: Settings, clock: Clock | None = None) -> Service:
         file_service_pb2.DESCRIPTOR,
         approval_service_pb2.DESCRIPTOR,
         event_service_pb2.DESCRIPTOR,
+        routing_service_pb2.DESCRIPTOR,
     )
     server = create_server(policies(contract), Verifier(settings.jwks_file, clock or SystemClock()))
     task_servicer = TaskServicer(database, idempotency, cursors, work_wakeup, settings.default_timezone)
     task_service_pb2_grpc.add_TaskServiceServicer_to_server(task_servicer, server)
+    routing_service_pb2_grpc.add_RoutingServiceServicer_to_server(
+        RoutingServicer(idempotency, work_wakeup, settings.default_timezone), server
+    )
     run_service_pb2_grpc.add_RunServiceServicer_to_server(
         RunServicer(database, idempotency, cursors, work_wakeup), server
     )

@@ -8,10 +8,10 @@ from typing import Any
 from google.protobuf.descriptor import FieldDescriptor
 
 from services.gateway.body import MAX_BODY_BYTES
-from services.gateway.descriptors import KEY_FIELD, MASK_FIELD, Binding, Method
-from services.gateway.openapi.rules import Schema, is_required
+from services.gateway.descriptors import KEY_FIELD, KEY_HEADER, MASK_FIELD, Binding, Method
+from services.gateway.openapi.rules import Schema, is_required, keywords, rules_of
 from services.gateway.openapi.schemas import Schemas
-from services.gateway.request_form import KEY_HEADER, query_fields
+from services.gateway.request_form import query_fields
 from services.gateway.routes import parameter_names
 from services.gateway.transcode.query import text_fields
 
@@ -112,8 +112,15 @@ def _parameters(method: Method, binding: Binding, schemas: Schemas) -> list[Sche
     for name, field in query_fields(method, binding, names).items():
         found.append(_parameter(name, "query", field, is_required(field), schemas))
     if method.takes_key:
-        found.append({"$ref": "#/components/parameters/IdempotencyKey"})
+        found.append(_key_parameter(method.descriptor.input_type.fields_by_name[KEY_FIELD]))
     return found
+
+
+def _key_parameter(field: FieldDescriptor) -> Schema:
+    """The key: one's own business, unless the contract insists on it."""
+    if not is_required(field):
+        return {"$ref": "#/components/parameters/IdempotencyKey"}
+    return _KEY_PARAMETER | {"required": True, "schema": _KEY_PARAMETER["schema"] | keywords(rules_of(field))}
 
 
 def _parameter(name: str, place: str, field: FieldDescriptor, required: bool, schemas: Schemas) -> Schema:

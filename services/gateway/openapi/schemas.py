@@ -130,8 +130,10 @@ class Schemas:
 
     def _enum(self, enum: EnumDescriptor) -> Schema:
         names = enums.short_names(enum)
+        # Of two names for one value the first is the one that is answered.
+        first = {value.number: value.name for value in reversed(enum.values)}
         meanings = [
-            f"- `{names[value.number]}`: {self.comment(f'{enum.full_name}.{value.name}')}" for value in enum.values
+            f"- `{name}`: {self.comment(f'{enum.full_name}.{first[number]}')}" for number, name in names.items()
         ]
         description = "\n".join([self.comment(enum.full_name), "", *meanings]).strip()
         return {"type": "string", "enum": list(names.values()), "description": description}

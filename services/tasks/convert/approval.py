@@ -1,6 +1,7 @@
 """Approvals between the wire and the rules."""
 
 from datetime import timedelta
+from typing import Any
 
 import orjson
 from baton.tasks.v1 import approval_pb2
@@ -51,10 +52,18 @@ def ask(request: pb.RequestApprovalRequest, clock: Clock) -> Ask:
     return Ask(
         approver_role=request.approver_role,
         action=action,
-        action_digest="" if action is None else canonical.digest(action),
+        action_digest="" if action is None else digest_of(action, "action"),
         expires_at=clock.now() + expiry,
         reason=request.reason or request.comments,
     )
+
+
+def digest_of(action: dict[str, Any], field: str) -> str:
+    """What an action is recognised by. Raises InvalidArgument for one that JSON cannot say."""
+    try:
+        return canonical.digest(action)
+    except ValueError as error:
+        raise InvalidArgument.of([Violation(field, f"must be an object of JSON: {error}")]) from None
 
 
 def check_target(request: pb.RequestApprovalRequest) -> None:

@@ -4,13 +4,16 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any, TypeVar
 
-from baton.tasks.v1 import task_pb2, task_service_pb2
+from baton.tasks.v1 import run_pb2, task_pb2, task_service_pb2
 
 from services.chassis.backoff import BackoffStrategy
+from services.chassis.errors import InvalidArgument, Violation
 from services.chassis.ids import stored_id
 from services.chassis.structs import from_struct, to_struct
 from services.chassis.timestamps import to_timestamp
 from services.tasks.convert.enums import from_enum, to_enum
+from services.tasks.models.run import Run
+from services.tasks.models.standing import RUN_STATUSES, Standing
 from services.tasks.models.task import Misfire, NewTask, Overlap, ScheduleKind, Task, TaskStatus
 from services.tasks.operations.task_status import Moved, Snoozed
 from services.tasks.store.task import TaskFilters
@@ -80,16 +83,34 @@ def task_changes(request: task_service_pb2.UpdateTaskRequest) -> dict[str, Any]:
 
 
 def task_filters(request: task_service_pb2.ListTasksRequest) -> TaskFilters:
-    """Which tasks the caller wants to see."""
+    """Which tasks the caller wants to see; with a `target`, `status` says how the work for it stands."""
+    standings = _statuses(Standing, request, "with a target") if request.target else []
     return TaskFilters(
-        statuses=[from_enum(TaskStatus, task_pb2.TaskStatus, status) for status in request.status],
+        statuses=[] if request.target else _statuses(TaskStatus, request, "without a target"),
         kinds=[from_enum(ScheduleKind, task_pb2.ScheduleKind, kind) for kind in request.schedule_kind],
         created_by=list(request.created_by),
         text=request.text,
+        roles=list(request.role),
+        target=request.target,
+        standing=[status for standing in standings for status in RUN_STATUSES[standing]],
     )
 
 
-def task_message(task: Task) -> task_pb2.Task:
+def _statuses(kind: type[_E], request: task_service_pb2.ListTasksRequest, where: str) -> list[_E]:
+    """The model's members. Raises InvalidArgument for a word that is not one of this kind."""
+    names = [task_pb2.TaskStatus.Name(status).removeprefix("TASK_STATUS_").lower() for status in request.status]
+    known = [member.value for member in kind]
+    faults = [
+        Violation(f"status[{index}]", f"must be one of {', '.join(known)}, {where}")
+        for index, name in enumerate(names)
+        if name not in known
+    ]
+    if faults:
+        raise InvalidArgument.of(faults)
+    return [kind(name) for name in names]
+
+
+def task_message(task: Task, newest_run: Run | None = None) -> task_pb2.Task:
     """A task as it is answered."""
     return task_pb2.Task(
         id=task.id,
@@ -108,6 +129,8 @@ def task_message(task: Task) -> task_pb2.Task:
         misfire=to_enum(task.misfire, task_pb2.Misfire),
         overlap=to_enum(task.overlap, task_pb2.Overlap),
         role=task.role,
+        target=task.role,
+        last_run=_last_run_message(newest_run),
         paused_at=to_timestamp(task.paused_at),
         created_by=task.created_by,
         status=to_enum(task.status, task_pb2.TaskStatus),
@@ -117,6 +140,12 @@ def task_message(task: Task) -> task_pb2.Task:
         updated_at=to_timestamp(task.updated_at),
         event_filter=task.event_filter,
     )
+
+
+def _last_run_message(run: Run | None) -> task_pb2.LastRun | None:
+    if run is None:
+        return None
+    return task_pb2.LastRun(id=run.id, status=to_enum(run.status, run_pb2.RunStatus))
 
 
 def snooze_response(

@@ -1,7 +1,7 @@
 """What workers are told and tell."""
 
 from collections.abc import Iterable
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import orjson
 from baton.tasks.v1 import run_pb2
@@ -12,9 +12,10 @@ from services.chassis.errors import InvalidArgument, Violation
 from services.chassis.ids import stored_id
 from services.chassis.structs import from_struct, from_value, to_struct
 from services.chassis.timestamps import from_timestamp, to_timestamp
-from services.tasks.convert.approval import approval_message
+from services.tasks.convert.approval import approval_message, digest_of
 from services.tasks.convert.enums import from_enum
 from services.tasks.convert.run import step_message
+from services.tasks.models.approval import DEFAULT_EXPIRY
 from services.tasks.models.run import (
     MAX_OUTPUT_BYTES,
     RETRYABLE,
@@ -38,6 +39,7 @@ from services.tasks.operations.new_run import parted
 from services.tasks.operations.work import Receipt, Renewed
 
 _MAX_ITEMS_BYTES = 1024 * 1024
+_MILLISECOND = timedelta(milliseconds=1)
 
 
 def leased_message(leased: LeasedRun) -> pb.LeasedRun:
@@ -98,14 +100,21 @@ def lease(message: pb.Lease) -> Lease:
     return Lease(stored_id(message.run_id), message.attempt, stored_id(message.token))
 
 
-def report(message: pb.RunReport, field: str) -> RunReport:
-    """What a worker reports; `field` is where the message stands in its request."""
+def report(message: pb.RunReport, field: str, now: datetime) -> RunReport:
+    """What a worker reports, `now`; `field` is where the message stands in its request."""
     return RunReport(
         lease=lease(message.lease),
-        steps=[_step(step) for step in message.steps],
+        steps=[_step(step, message.lease.attempt, now) for step in message.steps],
         outcome=_outcome(message, field),
         outputs_uri=message.outputs_uri,
     )
+
+
+def used_digest(request: pb.UseApprovalRequest) -> str:
+    """What the action that is about to be done is recognised by. Raises InvalidArgument."""
+    if request.HasField("action") == bool(request.action_digest):
+        raise InvalidArgument.of([Violation("action", "is required, or else action_digest: one of the two")])
+    return request.action_digest or digest_of(from_struct(request.action), "action")
 
 
 def renewed_message(lease: Lease, renewed: Renewed | None) -> pb.RenewedLease:
@@ -152,13 +161,16 @@ def _outcome(message: pb.RunReport, field: str) -> Outcome | None:
 def _awaits(message: pb.RunAwaitsApproval, field: str) -> AwaitsApproval:
     if message.HasField("action") == bool(message.action_uri):
         raise InvalidArgument.of([Violation(f"{field}.action", "is required, or else action_uri: one of the two")])
+    action = _output(message.action, f"{field}.action") if message.HasField("action") else None
+    if action is None and not message.action_digest:
+        raise InvalidArgument.of([Violation(f"{field}.action_digest", "is required with action_uri")])
     return AwaitsApproval(
         step_id=message.step_id,
         approver_role=message.approver_role,
-        action=_output(message.action, f"{field}.action") if message.HasField("action") else None,
+        action=action,
         action_uri=message.action_uri,
-        action_digest=message.action_digest,
-        expires=timedelta(seconds=message.expires_seconds),
+        action_digest=message.action_digest or digest_of(action or {}, f"{field}.action"),
+        expires=timedelta(seconds=message.expires_seconds) if message.expires_seconds else DEFAULT_EXPIRY,
     )
 
 
@@ -171,13 +183,15 @@ def _output(struct: Struct, field: str) -> dict[str, object]:
     return output
 
 
-def _step(message: run_pb2.RunStep) -> RunStep:
+def _step(message: run_pb2.RunStep, attempt: int, now: datetime) -> RunStep:
+    finished_at = from_timestamp(message.finished_at) if message.HasField("finished_at") else now
+    started_at = from_timestamp(message.started_at) if message.HasField("started_at") else finished_at
     return RunStep(
         position=message.position,
         id=message.id,
         uses=message.uses,
         status=from_enum(StepStatus, run_pb2.StepStatus, message.status),
-        attempt=message.attempt,
+        attempt=message.attempt or attempt,
         input_digest=message.input_digest,
         output=from_value(message.output) if message.HasField("output") else None,
         tries=max(1, message.tries),
@@ -185,9 +199,9 @@ def _step(message: run_pb2.RunStep) -> RunStep:
         item=message.item if message.HasField("item") else None,
         items=StepItems(message.items.total, message.items.failed) if message.HasField("items") else None,
         error=_error(message.error) if message.HasField("error") else None,
-        started_at=from_timestamp(message.started_at),
-        finished_at=from_timestamp(message.finished_at),
-        duration_ms=message.duration_ms,
+        started_at=started_at,
+        finished_at=finished_at,
+        duration_ms=message.duration_ms or max(0, (finished_at - started_at) // _MILLISECOND),
         span_id=message.span_id,
     )
 

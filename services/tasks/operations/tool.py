@@ -46,10 +46,12 @@ def list_tool_servers(
 ) -> list[ToolServer]:
     """Up to `limit` tool servers by name, behind `after_name`; masked unless the caller starts their processes.
 
-    That is who was given `runs:work` by name: to `admin`, who may do everything, no values are shown.
+    That is who was given `runs:work` by name, and has no role: an agent with one does its own work. To `admin`, who may
+    do everything, no values are shown.
     """
     servers = tool_store.list_tool_servers(connection, limit=limit, after_name=after_name)
-    return servers if _STARTS_SERVERS in caller.scopes else [server.masked() for server in servers]
+    is_worker = _STARTS_SERVERS in caller.scopes and not caller.role
+    return servers if is_worker else [server.masked() for server in servers]
 
 
 def report_tools(connection: Connection, server: str, offered: list[Tool], clock: Clock) -> None:

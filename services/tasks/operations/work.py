@@ -9,8 +9,10 @@ from typing import Any
 from sqlalchemy import Connection, Row
 
 from services.chassis.backoff import BackoffStrategy, backoff
+from services.chassis.call import Caller
 from services.chassis.clock import Clock
-from services.tasks.errors import LeaseLost
+from services.chassis.errors import InvalidArgument, Violation
+from services.tasks.errors import LeaseLost, RunsOfAnotherRole
 from services.tasks.models.run import (
     MAX_CRASHES,
     RETRYABLE,
@@ -114,6 +116,16 @@ class _Changes:
         return settle(connection, lines_of(ended), now) | {row.role for row in self.given_back}
 
 
+def role_to_lease(caller: Caller, asked: str) -> str:
+    """The role whose runs the caller gets who asks for those of a role, or just for work, which is the empty one.
+
+    Who has a role gets runs of that one, and of others only with `admin`. Raises RunsOfAnotherRole.
+    """
+    if caller.role and asked not in ("", caller.role) and not caller.holds("admin"):
+        raise RunsOfAnotherRole(asked, caller.role)
+    return asked or caller.role
+
+
 def lease_runs(connection: Connection, *, worker_id: str, agent_id: str, role: str, limit: int, clock: Clock) -> Claim:
     """Leases due runs of a role to a worker, most urgent first."""
     # Unlike an id, the token must not be guessable, so it is random and not a UUIDv7.
@@ -147,7 +159,8 @@ def report_runs(connection: Connection, reports: Sequence[RunReport], clock: Clo
     """Records what workers did; a report whose lease is no longer held changes nothing.
 
     A run that failed waits for its next attempt when its kind of failure may be tried again and it has retries left.
-    One that was called off ends as canceled, whatever its worker says but that it succeeded.
+    One that was called off ends as canceled, whatever its worker says but that it succeeded. Raises InvalidArgument
+    when a step has the place of another one.
     """
     to_end = any(report.outcome is not None for report in reports)
     held = lease_store.lock_held(connection, [report.lease for report in reports], to_end=to_end)
@@ -162,7 +175,8 @@ def report_runs(connection: Connection, reports: Sequence[RunReport], clock: Clo
             # The lease ends with its outcome: what another report says of it later comes too late.
             ended.append(held.pop(report.lease))
             _decide(changes, row, report, clock.now())
-    add_steps(connection, steps)
+    if not add_steps(connection, steps):
+        _require_own_places(connection, reports, receipts)
     roles = changes.apply(connection, ended, clock.now()) if ended else set()
     return Reported(receipts, roles, changes.events)
 
@@ -192,6 +206,20 @@ def rescue_runs(connection: Connection, clock: Clock) -> Rescued:
             changes.given_back.append(row)
     roles = changes.apply(connection, expired, clock.now()) if expired else set()
     return Rescued(len(changes.given_back), poisoned, len(changes.endings) - poisoned, roles)
+
+
+def _require_own_places(connection: Connection, reports: Sequence[RunReport], receipts: Sequence[Receipt]) -> None:
+    """Raises InvalidArgument for steps that are not recorded because others stand at their places."""
+    taken = {index: report for index, report in enumerate(reports) if receipts[index].accepted}
+    ids = step_store.step_ids(connection, {report.lease.run_id for report in taken.values()})
+    faults = [
+        Violation(f"reports[{index}].steps[{number}].position", f"is taken by step {other!r}: count steps from 0")
+        for index, report in taken.items()
+        for number, step in enumerate(report.steps)
+        if step.item is None and (other := ids[report.lease.run_id, step.position]) != step.id
+    ]
+    if faults:
+        raise InvalidArgument.of(faults)
 
 
 def _decide(changes: _Changes, row: Row[Any], report: RunReport, now: datetime) -> None:

@@ -29,6 +29,7 @@ from services.tasks.operations.start import Start, start_each
 from services.tasks.servicer.explain import TaskExplanations
 from services.tasks.spans import new_trace
 from services.tasks.store import task as store
+from services.tasks.store.standing import newest_run as newest_run_of
 from services.tasks.wakeup import Wakeup
 
 _Context = ServicerContext[Any, Any]
@@ -75,8 +76,10 @@ class TaskServicer(TaskExplanations, rpc.TaskServiceServicer):
 
     async def GetTask(self, request: pb.GetTaskRequest, context: _Context) -> pb.GetTaskResponse:
         task_id = request.task_id
-        task = await self._database.read(lambda connection, clock: operations.get_task(connection, task_id))
-        return pb.GetTaskResponse(task=convert.task_message(task))
+        task, newest_run = await self._database.read(
+            lambda connection, clock: (operations.get_task(connection, task_id), newest_run_of(connection, task_id))
+        )
+        return pb.GetTaskResponse(task=convert.task_message(task, newest_run))
 
     async def ListTasks(self, request: pb.ListTasksRequest, context: _Context) -> pb.ListTasksResponse:
         listed, limit, offset = _without_offset(request), page_limit(request), request.offset
@@ -85,7 +88,8 @@ class TaskServicer(TaskExplanations, rpc.TaskServiceServicer):
 
         def found(connection: Connection, clock: Clock) -> tuple[list[Task], int | None]:
             tasks = store.list_tasks(connection, filters, limit=limit + 1, before_id=before_id, offset=offset)
-            return tasks, None if before_id else store.count_tasks(connection, filters, at_most=_COUNTED)
+            is_counted = not before_id and not filters.standing
+            return tasks, store.count_tasks(connection, filters, at_most=_COUNTED) if is_counted else None
 
         tasks, total = await self._database.read(found)
         items, cursor = self._cursors.page(listed, tasks, convert.task_message, lambda task: task.id)

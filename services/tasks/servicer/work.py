@@ -6,6 +6,7 @@ import random
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from baton.tasks.v1 import work_service_pb2 as pb
@@ -14,6 +15,7 @@ from grpc.aio import ServicerContext
 from sqlalchemy import Connection
 
 from services.chassis import call, telemetry
+from services.chassis.call import Caller
 from services.chassis.clock import Clock
 from services.chassis.database import Database
 from services.chassis.errors import ServiceError
@@ -40,11 +42,14 @@ _MAX_ANSWER_BYTES = 4 * 1024 * 1024
 class WorkServicer(rpc.WorkServiceServicer):
     """Runs, as workers do them."""
 
-    def __init__(self, database: Database, wakeup: Wakeup, attendance: Attendance, dispatch_wakeup: Wakeup) -> None:
+    def __init__(
+        self, database: Database, wakeup: Wakeup, attendance: Attendance, dispatch_wakeup: Wakeup, clock: Clock
+    ) -> None:
         self._database = database
         self._wakeup = wakeup
         self._dispatch_wakeup = dispatch_wakeup
         self._attendance = attendance
+        self._clock = clock
         self._refused = telemetry.meter().create_counter(
             "baton.reports.refused", description="reports whose lease was no longer held"
         )
@@ -64,13 +69,13 @@ class WorkServicer(rpc.WorkServiceServicer):
 
     async def LeaseRuns(self, request: pb.LeaseRunsRequest, context: _Context) -> pb.LeaseRunsResponse:
         until = time.monotonic() + request.wait_seconds
-        agent_id = call.caller().agent_id
+        asked = _Asked.of(request, call.caller())
         looks = 0
         with self._in_progress():
             while not self._stopping:
-                woken = self._wakeup.ticket(request.role)
-                self._attendance.note(stored_id(request.worker_id), request.role, agent_id)
-                answer, contended = await self._claim(request, agent_id)
+                woken = self._wakeup.ticket(asked.role)
+                self._attendance.note(asked.worker_id, asked.role, asked.agent_id)
+                answer, contended = await self._claim(asked)
                 looks += 1
                 hurry = contended and looks < _CONTENDED_LOOKS
                 left = until - time.monotonic()
@@ -86,7 +91,8 @@ class WorkServicer(rpc.WorkServiceServicer):
         return pb.RenewRunsResponse(leases=[convert.renewed_message(lease, held.get(lease)) for lease in leases])
 
     async def ReportRuns(self, request: pb.ReportRunsRequest, context: _Context) -> pb.ReportRunsResponse:
-        reports = [convert.report(message, f"reports[{index}]") for index, message in enumerate(request.reports)]
+        now = self._clock.now()
+        reports = [convert.report(message, f"reports[{index}]", now) for index, message in enumerate(request.reports)]
         reported = await self._database.transact(
             lambda connection, clock: operations.report_runs(connection, reports, clock)
         )
@@ -105,7 +111,8 @@ class WorkServicer(rpc.WorkServiceServicer):
         )
 
     async def UseApproval(self, request: pb.UseApprovalRequest, context: _Context) -> pb.UseApprovalResponse:
-        lease, approval_id, digest = convert.lease(request.lease), stored_id(request.approval_id), request.action_digest
+        lease, approval_id = convert.lease(request.lease), stored_id(request.approval_id)
+        digest = convert.used_digest(request)
         await self._database.transact(
             lambda connection, clock: use_approval(connection, lease, approval_id, digest, clock)
         )
@@ -131,17 +138,16 @@ class WorkServicer(rpc.WorkServiceServicer):
         finally:
             self._leasing.discard(leasing)
 
-    async def _claim(self, request: pb.LeaseRunsRequest, agent_id: str) -> tuple[pb.LeaseRunsResponse, bool]:
+    async def _claim(self, asked: "_Asked") -> tuple[pb.LeaseRunsResponse, bool]:
         """The answer, and whether others claim the same runs right now."""
-        limit = request.limit if request.HasField("limit") else 1
 
         def claim(connection: Connection, clock: Clock) -> tuple[pb.LeaseRunsResponse, bool]:
             claimed = operations.lease_runs(
                 connection,
-                worker_id=request.worker_id,
-                agent_id=agent_id,
-                role=request.role,
-                limit=limit,
+                worker_id=asked.worker_id,
+                agent_id=asked.agent_id,
+                role=asked.role,
+                limit=asked.limit,
                 clock=clock,
             )
             messages = convert.leased_messages(claimed.runs, _MAX_ANSWER_BYTES)
@@ -172,3 +178,23 @@ class WorkServicer(rpc.WorkServiceServicer):
         except ServiceError as error:
             # Then the reaper does it, when the leases end.
             _log.warning("claim_not_given_back", extra={"reason": error.reason})
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What is wanted, and by whom."""
+
+    agent_id: str
+    worker_id: str
+    role: str
+    limit: int
+
+    @classmethod
+    def of(cls, request: pb.LeaseRunsRequest, caller: Caller) -> "_Asked":
+        """Raises RunsOfAnotherRole."""
+        return cls(
+            agent_id=caller.agent_id,
+            worker_id=stored_id(request.worker_id) or caller.agent_id,
+            role=operations.role_to_lease(caller, request.role),
+            limit=request.limit if request.HasField("limit") else 1,
+        )

@@ -48,13 +48,18 @@ def newest_ids(
     """Up to `limit` ids of the runs that pass a filter without text, newest first, after passing over `offset`."""
     reach = matching.span(wanted, before_id)
     found: list[str] = []
-    if batch.is_postgres(connection):
-        connection.execute(_in_order)
+    read_in_order(connection)
     for window in windows(reach) if batch.is_postgres(connection) else [reach]:
         found += _newest_within(connection, wanted, window, offset + limit - len(found))
         if len(found) == offset + limit:
             break
     return found[offset:]
+
+
+def read_in_order(connection: Connection) -> None:
+    """Keeps PostgreSQL from reading all that a filter finds and sorting it, until the end of the transaction."""
+    if batch.is_postgres(connection):
+        connection.execute(_in_order)
 
 
 def windows(reach: Span) -> Iterator[Span]:

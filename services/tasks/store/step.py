@@ -1,7 +1,7 @@
 """The recorded steps of runs and their items, as workers add to them and get them back."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import (
@@ -53,8 +53,11 @@ _STEP: batch.Columns = {
 _ITEM: batch.Columns = {"run_id": Id(), "position": Integer(), "item": Integer(), **_BOTH}
 
 
-def add_steps(connection: Connection, steps: Iterable[tuple[str, RunStep]]) -> None:
-    """Records finished steps and items by run id. One that is recorded already stays, unless it had failed."""
+def add_steps(connection: Connection, steps: Sequence[tuple[str, RunStep]]) -> bool:
+    """Records finished steps and items by run id. One that is recorded already stays, unless it had failed.
+
+    Says whether every step was recorded, and so none stayed.
+    """
     recorded: dict[tuple[str, int, int], RunStep] = {}
     for run_id, step in steps:
         key = run_id, step.position, -1 if step.item is None else step.item
@@ -64,10 +67,12 @@ def add_steps(connection: Connection, steps: Iterable[tuple[str, RunStep]]) -> N
     in_order = sorted(recorded.items(), key=lambda entry: entry[0])
     whole = [_step_row(run_id, step) for (run_id, *_), step in in_order if step.item is None]
     items = [_item_row(run_id, step) for (run_id, *_), step in in_order if step.item is not None]
+    written = 0
     if whole:
-        connection.execute(_record_steps(connection), batch.rows(connection, _STEP, whole))
+        written = connection.execute(_record_steps(connection), batch.rows(connection, _STEP, whole)).rowcount
     if items:
         connection.execute(_record_items(connection), batch.rows(connection, _ITEM, items))
+    return written == sum(step.item is None for _, step in steps)
 
 
 def copy_done_steps(connection: Connection, *, from_run: str, to_run: str) -> None:
@@ -83,6 +88,13 @@ def steps_of(connection: Connection, run_ids: Sequence[str]) -> Mapping[str, lis
         for row in connection.execute(_of_runs(connection), batch.ids(connection, run_ids)):
             steps[row.run_id].append(step_from_row(row))
     return steps
+
+
+def step_ids(connection: Connection, run_ids: Collection[str]) -> Mapping[tuple[str, int], str]:
+    """The ids of the recorded steps, by run and place."""
+    columns = run_steps.c
+    found = select(columns.run_id, columns.position, columns.step_id).where(columns.run_id.in_(run_ids))
+    return {(row.run_id, row.position): row.step_id for row in connection.execute(found)}
 
 
 def is_done(connection: Connection, run_id: str, step_id: str) -> bool:

@@ -88,6 +88,8 @@ tasks = Table(
         postgresql_where=text("topic_key IS NOT NULL AND status <> 'canceled'"),
         sqlite_where=text("topic_key IS NOT NULL AND status <> 'canceled'"),
     ),
+    # What is there for a role, newest first.
+    Index("ix_tasks_role", "role", "id"),
 )
 
 # Every nominal time of a schedule that has passed, with exactly one outcome. A row with `through` stands for all

@@ -9,9 +9,12 @@ from sqlalchemy import ColumnElement, Connection, Row, Select, func, insert, or_
 
 from services.chassis.backoff import BackoffStrategy
 from services.tasks.models.occurrence import Occurrence, Outcome
+from services.tasks.models.run import RunStatus
 from services.tasks.models.task import Misfire, Overlap, ScheduleKind, Task, TaskStatus
 from services.tasks.models.topic import key_of
 from services.tasks.store.any_case import in_any_case
+from services.tasks.store.pages import read_in_order
+from services.tasks.store.standing import is_walked, stands
 from services.tasks.store.tables import occurrences, tasks
 
 
@@ -58,12 +61,19 @@ class TaskFilters:
     created_by: Sequence[str] = ()
     text: str = ""
     """In the title or the description, whatever the case."""
+    roles: Sequence[str] = ()
+    target: str = ""
+    """A role, too."""
+    standing: Sequence[RunStatus] = ()
+    """What the newest run is."""
 
 
 def list_tasks(
     connection: Connection, filters: TaskFilters, *, limit: int, before_id: str | None = None, offset: int = 0
 ) -> list[Task]:
     """Up to `limit` tasks, newest first, created before `before_id`, the first `offset` passed over."""
+    if is_walked(filters.standing):
+        read_in_order(connection)
     query = select(tasks).where(*_conditions(filters)).order_by(tasks.c.id.desc()).limit(limit)
     if before_id is not None:
         query = query.where(tasks.c.id < before_id)
@@ -111,6 +121,12 @@ def _conditions(filters: TaskFilters) -> list[ColumnElement[bool]]:
         conditions.append(tasks.c.schedule_kind.in_(filters.kinds))
     if filters.created_by:
         conditions.append(tasks.c.created_by.in_(filters.created_by))
+    if filters.roles:
+        conditions.append(tasks.c.role.in_(filters.roles))
+    if filters.target:
+        conditions.append(tasks.c.role == filters.target)
+    if filters.standing:
+        conditions.extend(stands(filters.standing))
     if filters.text:
         pattern = in_any_case(filters.text)
         conditions.append(

@@ -169,7 +169,7 @@ async def test_a_lease_in_capitals_is_held_as_well(tasks: Tasks) -> None:
 @pytest.mark.parametrize(
     ("request_message", "field"),
     [
-        (LeaseRunsRequest(), "worker_id"),
+        (LeaseRunsRequest(worker_id="7"), "worker_id"),
         (LeaseRunsRequest(worker_id=new_id(), limit=0), "limit"),
         (LeaseRunsRequest(worker_id=new_id(), limit=101), "limit"),
         (LeaseRunsRequest(worker_id=new_id(), wait_seconds=31), "wait_seconds"),

@@ -14,9 +14,11 @@ from sqlalchemy import Connection, event, insert, select
 from services.chassis.clock import Clock
 from services.chassis.ids import new_id
 from services.tasks.models.run import RunReport as Report
-from services.tasks.models.run import Succeeded
+from services.tasks.models.run import RunStatus, Succeeded
 from services.tasks.operations import work
 from services.tasks.store import lease, line, queue, schedule, tables
+from services.tasks.store import task as store
+from services.tasks.store.task import TaskFilters
 from tests.integration.tasks.lines import OWNER, new_run
 from tests.integration.tasks.running import Tasks
 
@@ -229,3 +231,12 @@ def assert_no_table_is_read_whole(found: str) -> None:
 def assert_nothing_is_sorted(found: str) -> None:
     for sorting in ("Sort", "TEMP B-TREE"):
         assert sorting not in found
+
+
+async def test_work_that_has_ended_is_looked_for_among_the_tasks_of_its_role(busy: Tasks) -> None:
+    wanted = TaskFilters(target="mailer", standing=[RunStatus.FAILED])
+    found = await plan(
+        busy, lambda connection, _: store.list_tasks(connection, wanted, limit=51), having="ORDER BY tasks.id"
+    )
+    assert "ix_tasks_role" in found
+    assert_no_table_is_read_whole(found)

@@ -79,6 +79,7 @@ async def test_one_field_is_changed_and_no_other(tasks: Tasks, field: str) -> No
         expected.payload.CopyFrom(to_struct(CHANGES[field]))
     else:
         setattr(expected, field, CHANGES[field])
+    expected.target = expected.role
     assert changed == expected == await read(tasks, created.id)
 
 

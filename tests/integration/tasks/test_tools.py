@@ -90,6 +90,14 @@ async def test_an_environment_refers_to_secrets_and_to_nothing_else(tasks: Tasks
     assert faults == {f"env.{name}": rule for name in faulty}
 
 
+@pytest.mark.parametrize("scopes", [["runs:work", "tools:admin"], ["runs:work", "admin"]])
+async def test_an_agent_with_a_role_is_no_worker_and_sees_no_values(tasks: Tasks, scopes: list[str]) -> None:
+    await register(tasks, **STDIO | {"env": {"API_KEY": "secret key"}})
+    stub = ToolServiceStub(tasks.channel(scopes, role="mailer"))
+    (server,) = (await stub.ListToolServers(ListToolServersRequest())).items
+    assert dict(server.env) == {"API_KEY": "***"}
+
+
 async def test_the_answer_that_is_remembered_holds_no_values(tasks: Tasks) -> None:
     answers = [await register(tasks, **STDIO, env={"API_KEY": "secret key"}, request_id="the key") for _ in range(2)]
     assert [dict(answer.env) for answer in answers] == [{"API_KEY": "***"}] * 2

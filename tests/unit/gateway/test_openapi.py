@@ -45,6 +45,7 @@ def test_every_rule_of_a_contract_is_a_path(document: Any) -> None:
         ("/beds/{id}", "patch"),
         ("/beds/{id}/", "patch"),
         ("/plants.csv", "get"),
+        ("/seeds", "post"),
         ("/gate", "post"),
     }
     ids = [operation["operationId"] for operations in document["paths"].values() for operation in operations.values()]
@@ -116,6 +117,21 @@ def test_only_what_changes_something_takes_a_key(document: Any) -> None:
     key = {"$ref": "#/components/parameters/IdempotencyKey"}
     assert key in document["paths"]["/plants"]["post"]["parameters"]
     assert key not in document["paths"]["/plants/"]["get"]["parameters"]
+
+
+def test_of_two_names_of_a_value_the_first_is_told(document: Any) -> None:
+    state = document["components"]["schemas"]["PlantState"]
+    assert state["enum"] == ["unspecified", "growing", "thirsty"]
+    assert state["description"].splitlines()[-2:] == ["- `growing`: It grows.", "- `thirsty`: It is thirsty."]
+
+
+def test_a_key_that_the_contract_insists_on_is_required(document: Any) -> None:
+    (key,) = document["paths"]["/seeds"]["post"]["parameters"]
+    assert (key["name"], key["in"], key["required"]) == ("Idempotency-Key", "header", True)
+    assert key["schema"] == {
+        "type": "string", "format": "uuid", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$",
+    }  # fmt: skip
+    assert "required" not in document["components"]["parameters"]["IdempotencyKey"]
 
 
 def test_a_download_has_its_media_type(document: Any) -> None:

@@ -56,6 +56,12 @@ async def test_query_values_reach_the_request(client: httpx2.AsyncClient, garden
     assert [time.seconds for time in request.at] == [0]
 
 
+async def test_a_value_may_have_two_names(client: httpx2.AsyncClient, garden: Garden) -> None:
+    assert (await client.get("/plants/?state=dry&state=thirsty")).status_code == 200
+    assert list(garden.greenhouse.requests[0].state) == [2, 2]
+    assert (await client.post("/plants", json={"name": "basil", "state": "dry"})).json()["state"] == "thirsty"
+
+
 @pytest.mark.parametrize(
     ("text", "instant"),
     [
@@ -341,6 +347,13 @@ async def test_a_faulty_idempotency_key_is_refused(client: httpx2.AsyncClient, k
     answer = await client.post("/plants", json={}, headers={b"Idempotency-Key": key.encode()})
     assert answer.status_code == 400
     assert answer.json()["errors"][0]["field"] == "Idempotency-Key"
+
+
+async def test_a_key_that_a_service_refuses_is_named_as_it_was_sent(client: httpx2.AsyncClient, garden: Garden) -> None:
+    garden.greenhouse.fails_with = InvalidArgument.of([Violation("request_id", "must be a valid UUID")])
+    answer = await client.post("/plants", json={"name": "basil"}, headers={"Idempotency-Key": "key-1"})
+    assert (answer.status_code, answer.json()["detail"]) == (400, "Idempotency-Key: must be a valid UUID")
+    assert answer.json()["errors"] == [{"field": "Idempotency-Key", "message": "must be a valid UUID"}]
 
 
 async def test_a_key_that_means_nothing_is_ignored(client: httpx2.AsyncClient) -> None:

@@ -1,7 +1,10 @@
 """Messages to models and back."""
 
+import hashlib
+import math
+from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
@@ -11,6 +14,7 @@ from baton.tasks.v1 import event_pb2, run_pb2, task_pb2, task_service_pb2, tool_
 from services.chassis.backoff import BackoffStrategy
 from services.chassis.errors import InvalidArgument
 from services.chassis.structs import to_struct, to_value
+from services.chassis.timestamps import to_timestamp
 from services.tasks.convert import run as run_convert
 from services.tasks.convert import task as task_convert
 from services.tasks.convert import tool as tool_convert
@@ -19,6 +23,7 @@ from services.tasks.convert.enums import from_enum, to_enum
 from services.tasks.models.event import DeliveryOutcome, Origin
 from services.tasks.models.occurrence import Outcome
 from services.tasks.models.run import (
+    AwaitsApproval,
     ErrorClass,
     Failed,
     LeasedRun,
@@ -32,6 +37,7 @@ from services.tasks.models.run import (
     Succeeded,
 )
 from services.tasks.models.run import Lease as LeaseModel
+from services.tasks.models.standing import RUN_STATUSES, Standing
 from services.tasks.models.task import Misfire, NewTask, Overlap, ScheduleKind, Task, TaskStatus
 from services.tasks.models.tool import Tool, ToolServer, ToolTransport
 
@@ -61,7 +67,13 @@ def test_every_member_goes_there_and_back(members: type[StrEnum], wire: Any) -> 
 
 @pytest.mark.parametrize(("members", "wire"), ENUMS)
 def test_the_contract_and_the_models_have_the_same_members(members: type[StrEnum], wire: Any) -> None:
-    assert {to_enum(member, wire) for member in members} == {number for number in wire.values() if number}
+    # How routed work stands is told in the words of the same enum.
+    more: list[StrEnum] = list(Standing) if members is TaskStatus else []
+    assert {to_enum(member, wire) for member in (*members, *more)} == {number for number in wire.values() if number}
+
+
+def test_a_run_of_routed_work_stands_in_one_way() -> None:
+    assert sorted(status for statuses in RUN_STATUSES.values() for status in statuses) == sorted(RunStatus)
 
 
 def step(**changes: Any) -> RunStep:
@@ -77,7 +89,7 @@ def reported(step: RunStep) -> RunStep:
     """A step as it comes out of a report that it was put in."""
     lease = work_service_pb2.Lease(run_id=RUN_ID, attempt=1, token=TOKEN)
     message = work_service_pb2.RunReport(lease=lease, steps=[run_convert.step_message(step)])
-    (read,) = work_convert.report(message, "reports[0]").steps
+    (read,) = work_convert.report(message, "reports[0]", AT).steps
     return read
 
 
@@ -109,7 +121,7 @@ def test_a_tool_that_answered_null_did_answer() -> None:
 
 def report(**outcome: Any) -> RunReport:
     lease = work_service_pb2.Lease(run_id=RUN_ID, attempt=1, token=TOKEN)
-    return work_convert.report(work_service_pb2.RunReport(lease=lease, **outcome), "reports[3]")
+    return work_convert.report(work_service_pb2.RunReport(lease=lease, **outcome), "reports[3]", AT)
 
 
 def test_every_outcome_is_read() -> None:
@@ -136,6 +148,81 @@ def test_an_output_may_be_64_kib_and_no_more(outcome: str) -> None:
     (violation,) = refused.value.violations
     assert violation.field == f"reports[3].{outcome}.output"
     assert "65537 bytes" in violation.description
+
+
+def reported_step(**fields: Any) -> RunStep:
+    """A step of which only so much is said."""
+    given = {"id": "look", "uses": "shell.ls", "status": run_pb2.STEP_STATUS_SUCCEEDED} | fields
+    lease = work_service_pb2.Lease(run_id=RUN_ID, attempt=7, token=TOKEN)
+    message = work_service_pb2.RunReport(lease=lease, steps=[run_pb2.RunStep(**given)])
+    (read,) = work_convert.report(message, "reports[0]", AT).steps
+    return read
+
+
+def test_a_step_of_which_little_is_said_ended_when_it_is_reported() -> None:
+    read = reported_step()
+    assert (read.started_at, read.finished_at, read.duration_ms, read.attempt, read.tries) == (AT, AT, 0, 7, 1)
+    assert (read.position, read.output, read.input_digest, read.span_id) == (0, None, "", "")
+
+
+@pytest.mark.parametrize(
+    ("given", "lasted"),
+    [
+        ({"started_at": AT - timedelta(seconds=2)}, 2000),
+        ({"started_at": AT - timedelta(seconds=2), "finished_at": AT - timedelta(seconds=1)}, 1000),
+        ({"started_at": AT - timedelta(seconds=2), "duration_ms": 7}, 7),
+        ({"finished_at": AT - timedelta(seconds=9)}, 0),
+        ({"started_at": AT + timedelta(seconds=2)}, 0),
+    ],
+)
+def test_a_step_lasts_from_its_begin_to_its_end(given: dict[str, Any], lasted: int) -> None:
+    times = {name: to_timestamp(value) if name != "duration_ms" else value for name, value in given.items()}
+    read = reported_step(**times)
+    assert read.finished_at == given.get("finished_at", AT)
+    assert read.started_at == given.get("started_at", read.finished_at)
+    assert read.duration_ms == lasted
+
+
+def asked(**fields: Any) -> AwaitsApproval:
+    outcome = report(awaiting_approval=work_service_pb2.RunAwaitsApproval(step_id="pay", **fields)).outcome
+    assert isinstance(outcome, AwaitsApproval)
+    return outcome
+
+
+def test_a_question_is_recognised_by_its_action() -> None:
+    action = {"tool": "bank.pay", "arguments": {"to": "ACME", "amount": 12}}
+    spelt = b'{"arguments":{"amount":12,"to":"ACME"},"tool":"bank.pay"}'
+    by_default = asked(action=to_struct(action))
+    assert by_default.action_digest == hashlib.sha256(spelt).hexdigest()
+    assert by_default.expires == timedelta(days=1)
+    told = asked(action=to_struct(action), action_digest="ab" * 32, expires_seconds=60)
+    assert (told.action_digest, told.expires) == ("ab" * 32, timedelta(seconds=60))
+    used = work_service_pb2.UseApprovalRequest(action=to_struct(action))
+    assert work_convert.used_digest(used) == by_default.action_digest
+    assert work_convert.used_digest(work_service_pb2.UseApprovalRequest(action_digest="cd" * 32)) == "cd" * 32
+
+
+@pytest.mark.parametrize(
+    ("ask", "field"),
+    [
+        (lambda: asked(), "reports[3].awaiting_approval.action"),
+        (lambda: asked(action=to_struct({}), action_uri="/files/x"), "reports[3].awaiting_approval.action"),
+        (lambda: asked(action_uri="/files/x"), "reports[3].awaiting_approval.action_digest"),
+        (lambda: asked(action=to_struct({"a": math.nan})), "reports[3].awaiting_approval.action"),
+        (lambda: work_convert.used_digest(work_service_pb2.UseApprovalRequest()), "action"),
+        (
+            lambda: work_convert.used_digest(
+                work_service_pb2.UseApprovalRequest(action=to_struct({}), action_digest="ab" * 32)
+            ),
+            "action",
+        ),
+    ],
+)
+def test_an_action_that_cannot_be_told_apart_is_refused(ask: Callable[[], object], field: str) -> None:
+    with pytest.raises(InvalidArgument) as refused:
+        ask()
+    (violation,) = refused.value.violations
+    assert violation.field == field
 
 
 def test_a_lease_in_capitals_is_the_same_one() -> None:
@@ -261,8 +348,9 @@ def test_a_task_is_told_whole() -> None:
         overlap=Overlap.QUEUE, role="r", created_by=TASK_ID, status=TaskStatus.PAUSED, paused_at=AT,
         next_fire_at=AT, next_scheduled_for=AT, created_at=AT, updated_at=AT, event_filter="event.a",
     )  # fmt: skip
-    message = task_convert.task_message(task)
+    message = task_convert.task_message(task, run(id=TOKEN, status=RunStatus.RUNNING))
     assert {field.name for field, _ in message.ListFields()} == {field.name for field in message.DESCRIPTOR.fields}
+    assert (message.target, message.last_run.id, message.last_run.status) == ("r", TOKEN, run_pb2.RUN_STATUS_RUNNING)
     for name, value in vars(task).items():
         if name == "schedule_anchor":
             continue

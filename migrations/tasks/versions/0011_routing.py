@@ -1,0 +1,10 @@
+"""An index of tasks by their role."""
+
+from alembic import op
+
+revision = "0011"
+down_revision = "0006"
+
+
+def upgrade() -> None:
+    op.create_index("ix_tasks_role", "tasks", ["role", "id"])
