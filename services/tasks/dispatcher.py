@@ -1,9 +1,8 @@
 """The loop that matches events with tasks, where that is not done by whoever published them."""
 
-from collections import Counter
-
 from services.chassis import telemetry
 from services.chassis.database import Database
+from services.tasks.delivery_counts import DeliveryCounts
 from services.tasks.operations.dispatch import Dispatched, dispatch_pending
 from services.tasks.spans import new_linked_trace
 from services.tasks.wakeup import Wakeup
@@ -18,13 +17,11 @@ class Dispatcher:
     Every replica has one: whoever is first locks an event, and the others pass it over.
     """
 
-    def __init__(self, database: Database, wakeup: Wakeup, work_wakeup: Wakeup) -> None:
+    def __init__(self, database: Database, wakeup: Wakeup, work_wakeup: Wakeup, counts: DeliveryCounts) -> None:
         self._database = database
         self._wakeup = wakeup
         self._work_wakeup = work_wakeup
-        self._deliveries = telemetry.meter().create_counter(
-            "baton.event.deliveries", description="tasks that the dispatcher matched with an event, by outcome"
-        )
+        self._counts = counts
         self._lag = telemetry.meter().create_histogram(
             "baton.event.lag",
             unit="s",
@@ -45,8 +42,7 @@ class Dispatcher:
         return 0.0
 
     def _tell(self, done: Dispatched) -> None:
-        for outcome, count in Counter(delivery.outcome for delivery in done.deliveries).items():
-            self._deliveries.add(count, {"outcome": outcome.value})
+        self._counts.add(done.deliveries)
         for event in done.events:
             if event.dispatched_at is not None:
                 self._lag.record((event.dispatched_at - event.published_at).total_seconds())

@@ -43,6 +43,7 @@ from services.tasks.attendance import Attendance
 from services.tasks.background import Reaper, Scheduler
 from services.tasks.config import Settings
 from services.tasks.deliverer import Deliverer
+from services.tasks.delivery_counts import DeliveryCounts
 from services.tasks.dispatcher import Dispatcher
 from services.tasks.expiry import Expiry
 from services.tasks.housekeeping import MonthMaker, Retention
@@ -135,7 +136,7 @@ def build(settings: Settings, clock: Clock | None = None) -> Service:
     cursors = Cursors.from_file(settings.cursor_key_file)
     listener = Listener(settings.database_url) if database.is_postgres else None
     work_wakeup = listener.wakeup if listener else Wakeup()
-    dispatch_wakeup = Wakeup()
+    dispatch_wakeup, delivery_counts = Wakeup(), DeliveryCounts()
     attendance = Attendance(database)
     work_servicer = WorkServicer(database, work_wakeup, attendance, dispatch_wakeup)
     contract = (
@@ -163,7 +164,7 @@ def build(settings: Settings, clock: Clock | None = None) -> Service:
     )
     file_service_pb2_grpc.add_FileServiceServicer_to_server(FileServicer(database), server)
     event_service_pb2_grpc.add_EventServiceServicer_to_server(
-        EventServicer(database, idempotency, cursors, work_wakeup, dispatch_wakeup), server
+        EventServicer(database, idempotency, cursors, work_wakeup, dispatch_wakeup, delivery_counts), server
     )
     guard = Guard(allowed.parse(settings.egress_allow))
     webhook_service_pb2_grpc.add_WebhookServiceServicer_to_server(
@@ -181,7 +182,7 @@ def build(settings: Settings, clock: Clock | None = None) -> Service:
         scheduler=scheduler,
         reaper=reaper,
         expiry=expiry,
-        dispatcher=Dispatcher(database, dispatch_wakeup, work_wakeup),
+        dispatcher=Dispatcher(database, dispatch_wakeup, work_wakeup, delivery_counts),
         deliverer=Deliverer(database, WebhookSender(Egress(guard), clock)),
         attendance=attendance,
         listener=listener,

@@ -6,6 +6,7 @@ from enum import StrEnum
 from typing import Any
 
 from services.chassis.backoff import BackoffStrategy
+from services.tasks.models.topic import matches
 
 
 class ScheduleKind(StrEnum):
@@ -99,3 +100,8 @@ class Task:
     updated_at: datetime
     event_filter: str = ""
     """What has to be true of an event for it to make a run; empty lets all of its topic through."""
+
+    def waits_for(self, topic: str) -> bool:
+        """Whether events of a topic are for this task, paused or not."""
+        is_waiting = self.schedule_kind is ScheduleKind.EVENT and self.status is not TaskStatus.CANCELED
+        return is_waiting and matches(self.schedule_expr, topic)

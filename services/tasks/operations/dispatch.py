@@ -12,8 +12,7 @@ from services.pipeline.cel import MAX_WORK, Filter, Subject, compile_filter
 from services.pipeline.errors import ExpressionError, clip
 from services.tasks.models.event import MAX_DEPTH, Delivery, DeliveryOutcome, Event, Origin, Trigger
 from services.tasks.models.run import NewRun
-from services.tasks.models.task import Overlap, ScheduleKind, Task, TaskStatus
-from services.tasks.models.topic import matches
+from services.tasks.models.task import Overlap, Task, TaskStatus
 from services.tasks.operations.new_run import new_run
 from services.tasks.store import dedupe as dedupe_store
 from services.tasks.store import event as store
@@ -113,7 +112,7 @@ def _judged(connection: Connection, pairs: Sequence[tuple[Event, Listener]], now
     questions = _Questions(_MAX_FILTER_WORK)
     for event, listener in chosen:
         task = tasks.get(listener.task_id)
-        if task is None or not _listens(task, event):
+        if task is None or not task.waits_for(event.topic):
             yield _Judged(event, listener.task_id, None)
         elif task.status is TaskStatus.PAUSED:
             yield _Judged(event, task.id, task, DeliveryOutcome.PAUSED, "the task was paused")
@@ -122,11 +121,6 @@ def _judged(connection: Connection, pairs: Sequence[tuple[Event, Listener]], now
         else:
             outcome, reason = questions.ask(event, task)
             yield _Judged(event, task.id, task, outcome, reason)
-
-
-def _listens(task: Task, event: Event) -> bool:
-    is_waiting = task.schedule_kind is ScheduleKind.EVENT and task.status is not TaskStatus.CANCELED
-    return is_waiting and matches(task.schedule_expr, event.topic)
 
 
 def _within(connection: Connection, pairs: Sequence[tuple[Event, Listener]]) -> list[tuple[Event, Listener]]:

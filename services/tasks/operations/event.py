@@ -16,8 +16,7 @@ from services.pipeline import definition
 from services.tasks.errors import EventNotFound, SourceNotCaller, TaskNotFound, TaskNotListening
 from services.tasks.models.event import MAX_PAYLOAD_BYTES, Delivery, Event, NewEvent, Origin
 from services.tasks.models.run import NewRun
-from services.tasks.models.task import ScheduleKind, TaskStatus
-from services.tasks.models.topic import matches, topic_fault
+from services.tasks.models.topic import topic_fault
 from services.tasks.operations.dispatch import NewTrace, dispatch
 from services.tasks.store import event as store
 from services.tasks.store import tables
@@ -148,8 +147,7 @@ def _listener(connection: Connection, task_id: str, topic: str) -> Listener:
     task = task_store.get_task(connection, task_id)
     if task is None:
         raise TaskNotFound(task_id)
-    is_waiting = task.schedule_kind is ScheduleKind.EVENT and task.status is not TaskStatus.CANCELED
-    if not is_waiting or not matches(task.schedule_expr, topic):
+    if not task.waits_for(topic):
         raise TaskNotListening(task_id, topic)
     return Listener(task_id, task.schedule_expr)
 

@@ -84,8 +84,6 @@ class Rescued:
     canceled: int
     roles: set[str]
     """Whose workers may have something to do now."""
-    events: int = 0
-    """How many events were published of runs that ended."""
 
     @property
     def expired(self) -> int:
@@ -193,7 +191,7 @@ def rescue_runs(connection: Connection, clock: Clock) -> Rescued:
         else:
             changes.given_back.append(row)
     roles = changes.apply(connection, expired, clock.now()) if expired else set()
-    return Rescued(len(changes.given_back), poisoned, len(changes.endings) - poisoned, roles, changes.events)
+    return Rescued(len(changes.given_back), poisoned, len(changes.endings) - poisoned, roles)
 
 
 def _decide(changes: _Changes, row: Row[Any], report: RunReport, now: datetime) -> None:

@@ -1,7 +1,7 @@
 """EventService."""
 
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 from baton.tasks.v1 import event_service_pb2 as pb
 from baton.tasks.v1 import event_service_pb2_grpc as rpc
@@ -11,15 +11,17 @@ from sqlalchemy import Connection
 from services.chassis import telemetry
 from services.chassis.call import caller
 from services.chassis.clock import EPOCH, Clock
-from services.chassis.database import Database
+from services.chassis.database import Database, Work
 from services.chassis.errors import InvalidArgument, Violation
 from services.chassis.idempotency import Idempotency
 from services.chassis.paging import MAX_PAGE_BYTES, Cursors, page_limit
 from services.tasks.convert import event as convert
+from services.tasks.delivery_counts import DeliveryCounts
 from services.tasks.models.event import Delivery, Event
 from services.tasks.models.topic import pattern_fault
 from services.tasks.operations import event as operations
 from services.tasks.operations import retention
+from services.tasks.operations.event import Published
 from services.tasks.pruning import Pruner
 from services.tasks.spans import new_linked_trace
 from services.tasks.store import event as store
@@ -29,6 +31,8 @@ from services.tasks.store.topic import SeenTopic, Topic
 from services.tasks.wakeup import Wakeup
 
 _Context = ServicerContext[Any, Any]
+_Publishing = pb.PublishEventRequest | pb.ReplayEventRequest
+_Done = TypeVar("_Done", pb.PublishEventResponse, pb.ReplayEventResponse)
 _DELIVERIES = 200
 _RECENT = 50
 _TOPICS, _SEEN_TOPICS, _COUNTED_TOPICS = 1000, 200, 10_001
@@ -47,51 +51,58 @@ class EventServicer(rpc.EventServiceServicer):
         cursors: Cursors,
         work_wakeup: Wakeup,
         dispatch_wakeup: Wakeup,
+        counts: DeliveryCounts,
     ) -> None:
         self._database = database
         self._idempotency = idempotency
         self._cursors = cursors
         self._work_wakeup = work_wakeup
         self._dispatch_wakeup = dispatch_wakeup
+        self._counts = counts
         self._pruner = Pruner(database)
 
     async def PublishEvent(self, request: pb.PublishEventRequest, context: _Context) -> pb.PublishEventResponse:
-        new, publisher, traceparent = convert.new_event(request), caller(), telemetry.traceparent()
-        roles: set[str] = set()
+        new, publisher, traceparent, key = (
+            convert.new_event(request),
+            caller(),
+            telemetry.traceparent(),
+            request.request_id,
+        )
 
-        def publish(connection: Connection, clock: Clock) -> pb.PublishEventResponse:
-            published = operations.publish_event(
-                connection, new, publisher, traceparent, new_linked_trace, clock, request_id=request.request_id
+        def publish(connection: Connection, clock: Clock) -> Published:
+            return operations.publish_event(
+                connection, new, publisher, traceparent, new_linked_trace, clock, request_id=key
             )
-            roles.update(run.role for run in published.runs)
-            details = convert.published_message(published)
-            return pb.PublishEventResponse(success=True, message=convert.told(published), details=details)
 
-        response = await self._idempotency.once(request, pb.PublishEventResponse, publish)
-        self._wake(roles, response.details)
-        return response
+        return await self._publish(request, pb.PublishEventResponse, publish)
 
     async def ReplayEvent(self, request: pb.ReplayEventRequest, context: _Context) -> pb.ReplayEventResponse:
+        event_id, task_id, key = request.event_id, request.task_id, request.request_id
         replayer, traceparent = caller(), telemetry.traceparent()
-        roles: set[str] = set()
 
-        def replay(connection: Connection, clock: Clock) -> pb.ReplayEventResponse:
-            published = operations.replay_event(
-                connection,
-                request.event_id,
-                request.task_id,
-                replayer,
-                traceparent,
-                new_linked_trace,
-                clock,
-                request_id=request.request_id,
+        def replay(connection: Connection, clock: Clock) -> Published:
+            return operations.replay_event(
+                connection, event_id, task_id, replayer, traceparent, new_linked_trace, clock, request_id=key
             )
-            roles.update(run.role for run in published.runs)
-            details = convert.published_message(published)
-            return pb.ReplayEventResponse(success=True, message=convert.told(published), details=details)
 
-        response = await self._idempotency.once(request, pb.ReplayEventResponse, replay)
-        self._wake(roles, response.details)
+        return await self._publish(request, pb.ReplayEventResponse, replay)
+
+    async def _publish(self, request: _Publishing, response_type: type[_Done], publish: Work[Published]) -> _Done:
+        made: list[Published] = []
+
+        def effect(connection: Connection, clock: Clock) -> _Done:
+            # The last of several attempts, each of which may lose a race, is the one that counts.
+            made[:] = [published := publish(connection, clock)]
+            details = convert.published_message(published)
+            return response_type(success=True, message=convert.told(published), details=details)
+
+        response = await self._idempotency.once(request, response_type, effect)
+        for published in made:
+            self._counts.add(published.deliveries)
+            if published.runs:
+                self._work_wakeup.notify(*{run.role for run in published.runs})
+            if not published.is_complete:
+                self._dispatch_wakeup.notify()
         return response
 
     async def GetEvent(self, request: pb.GetEventRequest, context: _Context) -> pb.GetEventResponse:
@@ -182,12 +193,6 @@ class EventServicer(rpc.EventServiceServicer):
             return pb.PruneEventsResponse(success=True, message=deleted, details=details)
 
         return await self._idempotency.once(request, pb.PruneEventsResponse, finish)
-
-    def _wake(self, roles: set[str], published: pb.PublishedEvent) -> None:
-        if roles:
-            self._work_wakeup.notify(*roles)
-        if not published.complete:
-            self._dispatch_wakeup.notify()
 
 
 def _pruned_message(events: int, hours: int, cutoff: datetime, *, complete: bool) -> pb.PrunedEvents:

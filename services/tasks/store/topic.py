@@ -4,6 +4,7 @@ from collections.abc import Collection, Sequence
 from datetime import datetime
 from functools import cache
 from itertools import groupby
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 from sqlalchemy import (
@@ -37,6 +38,8 @@ MAX_COUNTED = 1001
 MAX_TASKS = 10_000
 """How many tasks are read to tell what they wait for."""
 
+# To find those topics that events had lately.
+_LOOKED_AT = 1000
 _SEEN: batch.Columns = {"topic": String(), "is_matched": Boolean()}
 # In the words of the index.
 _listens = and_(tasks.c.topic_key.is_not(None), tasks.c.status != literal_column("'canceled'"))
@@ -67,6 +70,7 @@ class SeenTopic(NamedTuple):
 
 def listeners(connection: Connection, topic: str, after_task_id: str | None = None) -> list[Listener]:
     """The tasks that wait for a topic, paused ones too, by id, behind `after_task_id`."""
+    batch.use_indexes(connection)
     query = select(tasks.c.id, tasks.c.schedule_expr).where(tasks.c.topic_key.in_(keys_of(topic)), _listens)
     if after_task_id is not None:
         query = query.where(tasks.c.id > after_task_id)
@@ -103,9 +107,8 @@ def list_topics(connection: Connection, *, limit: int, after: str | None) -> tup
     They are fewer where very many tasks wait for them: no more than MAX_TASKS are read.
     """
     found = connection.execute(_active(after).limit(MAX_TASKS + 1)).all()
-    topics = [
-        Topic(pattern, [row.id for row in rows]) for pattern, rows in groupby(found, lambda row: row.schedule_expr)
-    ]
+    of_each = groupby(found, attrgetter("schedule_expr"))
+    topics = [Topic(pattern, [row.id for row in rows]) for pattern, rows in of_each]
     if len(found) > MAX_TASKS and len(topics) > 1:
         # The tasks of the last one are not all there.
         return topics[: min(limit, len(topics) - 1)], True
@@ -117,7 +120,7 @@ def list_topics(connection: Connection, *, limit: int, after: str | None) -> tup
 
 def seen_topics(connection: Connection, since: datetime, limit: int) -> list[SeenTopic]:
     """Up to `limit` topics of events since a time, in the order of the database."""
-    topics = distinct_topics(connection, limit)
+    topics = distinct_topics(connection, _LOOKED_AT)
     pairs = [(topic, matched) for topic in topics for matched in (True, False)]
     rows = batch.rows(connection, _SEEN, pairs) | {"lowest": lowest_id_at(since)}
     counted: dict[str, tuple[int, str]] = {}
@@ -130,7 +133,7 @@ def seen_topics(connection: Connection, since: datetime, limit: int) -> list[See
         SeenTopic(topic, count, last, newest_of[last].published_at)
         for topic, (count, last) in sorted(counted.items())
         if last in newest_of
-    ]
+    ][:limit]
 
 
 def distinct_topics(connection: Connection, limit: int) -> list[str]:

@@ -5,6 +5,7 @@ import sys
 
 from services.chassis import loops
 from services.chassis.database import Database
+from services.tasks.delivery_counts import DeliveryCounts
 from services.tasks.dispatcher import Dispatcher
 from services.tasks.service import SCHEMA
 from services.tasks.wakeup import Wakeup
@@ -12,7 +13,7 @@ from services.tasks.wakeup import Wakeup
 
 async def main(url: str) -> None:
     """Matches events until it is killed."""
-    dispatcher = Dispatcher(Database(url, schema=SCHEMA, pool_size=2), Wakeup(), Wakeup())
+    dispatcher = Dispatcher(Database(url, schema=SCHEMA, pool_size=2), Wakeup(), Wakeup(), DeliveryCounts())
     await loops.forever("dispatcher", dispatcher.step, timeout=30)
 
 

@@ -18,6 +18,7 @@ from sqlalchemy import Connection, func, select, update
 from services.chassis.clock import Clock
 from services.chassis.database import Database
 from services.pipeline.cel import Subject, compile_filter
+from services.tasks.delivery_counts import DeliveryCounts
 from services.tasks.dispatcher import Dispatcher
 from services.tasks.operations import dispatch
 from services.tasks.service import SCHEMA
@@ -141,9 +142,9 @@ async def test_several_dispatchers_make_one_run_of_each_task_and_event(
     await many_waiting(tasks, 10)
     for _ in range(5):
         await publish(tasks)
-    others = [Database(migrated_url, schema=SCHEMA, pool_size=2) for _ in range(3)]
+    others, counts = [Database(migrated_url, schema=SCHEMA, pool_size=2) for _ in range(3)], DeliveryCounts()
     while await tasks.database.read(count_undispatched):
-        await asyncio.gather(*(Dispatcher(other, Wakeup(), Wakeup()).step() for other in others * 2))
+        await asyncio.gather(*(Dispatcher(other, Wakeup(), Wakeup(), counts).step() for other in others * 2))
     for other in others:
         other.close()
     assert await tasks.database.read(outcomes) == {"ran": 50}
@@ -195,7 +196,7 @@ async def test_a_publisher_and_a_pause_do_not_miss_each_other(tasks: Tasks) -> N
 async def test_what_was_done_is_measured(tasks: Tasks, small_rounds: None, monkeypatch: pytest.MonkeyPatch) -> None:
     reader = InMemoryMetricReader()
     monkeypatch.setattr(metrics, "get_meter", MeterProvider([reader]).get_meter)
-    dispatcher = Dispatcher(tasks.database, Wakeup(), Wakeup())
+    dispatcher = Dispatcher(tasks.database, Wakeup(), Wakeup(), DeliveryCounts())
     await many_waiting(tasks, 4)
     await publish(tasks)
     await dispatcher.step()

@@ -10,7 +10,8 @@ from services.chassis.errors import InvalidArgument
 from services.chassis.ids import new_id
 from services.chassis.structs import from_struct
 from services.chassis.timestamps import from_timestamp, to_timestamp
-from services.tasks.store import event_list, topic
+from services.tasks.store import event_list
+from services.tasks.store import topic as topic_store
 from tests.integration.tasks.events import add_waiting, events_of, publish, publisher, waiting_for
 from tests.integration.tasks.lifecycle import cancel, pause
 from tests.integration.tasks.running import Tasks, one_engine
@@ -190,7 +191,7 @@ async def test_runs_are_found_by_the_event_that_made_them(tasks: Tasks) -> None:
 
 
 async def test_topics_of_very_many_tasks_come_in_shorter_pages(tasks: Tasks, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(topic, "MAX_TASKS", 5)
+    monkeypatch.setattr(topic_store, "MAX_TASKS", 5)
     counts = {"a": 2, "b": 2, "c": 3, "d": 9, "e": 1}
     for name, count in counts.items():
         await tasks.database.transact(lambda connection, clock, n=name, c=count: add_waiting(connection, c, n))  # type: ignore[misc]

@@ -114,7 +114,8 @@ async def test_a_page_with_any_filter_reads_little_more_than_itself(full: Tasks,
             assert_little_is_read(found)
 
 
-async def test_topics_are_told_without_reading_their_events(full: Tasks) -> None:
+async def test_topics_are_told_without_reading_their_events(full: Tasks, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(topic_store, "MAX_TASKS", 500)
     since = full.clock.now() - timedelta(hours=24)
     for work in (
         lambda connection, clock: topic_store.seen_topics(connection, since, 200),
