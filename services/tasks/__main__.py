@@ -1,5 +1,6 @@
 """The tasks service as a process: `python -m services.tasks`."""
 
+import logging
 import sys
 
 import uvloop
@@ -10,9 +11,13 @@ from services.chassis.server import serve
 from services.tasks.config import Settings
 from services.tasks.service import build
 
+# It logs where requests go, and what they are answered.
+_TALKATIVE = "httpcore2"
+
 
 def main() -> None:
     telemetry.configure("tasks")
+    logging.getLogger(_TALKATIVE).setLevel(logging.WARNING)
     try:
         uvloop.run(run())
     except (ConfigurationError, OSError) as error:

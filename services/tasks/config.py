@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from services.chassis.config import setting
+from services.chassis.egress import allowed
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,7 @@ class Settings:
     retention_days: int = setting(
         "BATON_RETENTION_DAYS", default=0, help="how long finished runs are kept; 0 is for ever"
     )
+    egress_allow: str = setting(allowed.VARIABLE, default="", help=allowed.HELP)
     idempotency_ttl_seconds: int = setting(
         "IDEMPOTENCY_TTL_SECONDS", default=86_400, help="how long an answer is remembered by its key"
     )

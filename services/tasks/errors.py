@@ -2,7 +2,14 @@
 
 from collections.abc import Collection
 
-from services.chassis.errors import AlreadyExists, DeadlineExceeded, FailedPrecondition, NotFound, PermissionDenied
+from services.chassis.errors import (
+    AlreadyExists,
+    DeadlineExceeded,
+    FailedPrecondition,
+    NotFound,
+    PermissionDenied,
+    ResourceExhausted,
+)
 from services.tasks.models.approval import ApprovalStatus
 from services.tasks.models.run import RunStatus
 from services.tasks.models.task import TaskStatus
@@ -363,4 +370,46 @@ class NoLiveRun(FailedPrecondition):
             f"task {task_id} has no run that is queued or under way",
             reason="NO_LIVE_RUN",
             metadata={"task_id": task_id},
+        )
+
+
+class WebhookNotFound(NotFound):
+    """No webhook has this id."""
+
+    def __init__(self, webhook_id: str) -> None:
+        super().__init__(
+            f"webhook {webhook_id} does not exist", reason="WEBHOOK_NOT_FOUND", metadata={"webhook_id": webhook_id}
+        )
+
+
+class WebhookDeliveryNotFound(NotFound):
+    """A webhook has no such delivery."""
+
+    def __init__(self, webhook_id: str, delivery_id: str) -> None:
+        super().__init__(
+            f"webhook {webhook_id} has no delivery {delivery_id}: deliveries are kept as long as their events",
+            reason="WEBHOOK_DELIVERY_NOT_FOUND",
+            metadata={"webhook_id": webhook_id, "delivery_id": delivery_id},
+        )
+
+
+class WebhookDisabled(FailedPrecondition):
+    """Nothing is sent to a webhook that is not enabled."""
+
+    def __init__(self, webhook_id: str) -> None:
+        super().__init__(
+            f"webhook {webhook_id} is not enabled, so nothing is sent to it: enable it first",
+            reason="WEBHOOK_DISABLED",
+            metadata={"webhook_id": webhook_id},
+        )
+
+
+class TooManyWebhooks(ResourceExhausted):
+    """There are as many webhooks as there may be."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__(
+            f"there are {most} webhooks, which is the most that there may be: delete one that nobody needs",
+            reason="TOO_MANY_WEBHOOKS",
+            metadata={"most": str(most)},
         )

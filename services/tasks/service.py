@@ -22,6 +22,8 @@ from baton.tasks.v1 import (
     task_service_pb2_grpc,
     tool_service_pb2,
     tool_service_pb2_grpc,
+    webhook_service_pb2,
+    webhook_service_pb2_grpc,
     work_service_pb2,
     work_service_pb2_grpc,
 )
@@ -32,6 +34,9 @@ from services.chassis.auth import Verifier
 from services.chassis.clock import Clock, SystemClock
 from services.chassis.config import ConfigurationError
 from services.chassis.database import Database
+from services.chassis.egress import allowed
+from services.chassis.egress.client import Egress
+from services.chassis.egress.guard import Guard
 from services.chassis.idempotency import Idempotency
 from services.chassis.paging import Cursors
 from services.chassis.policy import policies
@@ -39,6 +44,7 @@ from services.chassis.server import create_server
 from services.tasks.attendance import Attendance
 from services.tasks.background import Reaper, Scheduler
 from services.tasks.config import Settings
+from services.tasks.deliverer import Deliverer
 from services.tasks.delivery_counts import DeliveryCounts
 from services.tasks.dispatcher import Dispatcher
 from services.tasks.expiry import Expiry
@@ -53,9 +59,11 @@ from services.tasks.servicer.routing import RoutingServicer
 from services.tasks.servicer.run import RunServicer
 from services.tasks.servicer.task import TaskServicer
 from services.tasks.servicer.tool import ToolServicer
+from services.tasks.servicer.webhook import WebhookServicer
 from services.tasks.servicer.work import WorkServicer
 from services.tasks.store.tables import idempotency_keys, tasks
 from services.tasks.wakeup import Wakeup
+from services.tasks.webhook_sender import WebhookSender
 
 SCHEMA = "tasks"
 MIN_POOL_SIZE = 2
@@ -76,6 +84,7 @@ class Service:
     reaper: Reaper
     expiry: Expiry
     dispatcher: Dispatcher
+    deliverer: Deliverer
     attendance: Attendance
     listener: Listener | None
     """None on SQLite, which one process has to itself."""
@@ -97,6 +106,7 @@ class Service:
             loops.forever("reaper", self.reaper.step, timeout=30),
             loops.forever("expiry", self.expiry.step, timeout=60),
             loops.forever("dispatcher", self.dispatcher.step, timeout=30),
+            loops.forever("webhooks", self.deliverer.step, timeout=30),
             loops.forever("attendance", self.attendance.step, timeout=30),
             loops.forever("idempotency", self.idempotency.forget_expired, timeout=30),
         )
@@ -108,6 +118,7 @@ class Service:
     async def close(self) -> None:
         """Closes the database, after the server has stopped, once no claim is left to be given back."""
         await self.work.finished()
+        await self.deliverer.stop()
         self.database.close()
 
     async def ready(self) -> None:
@@ -141,6 +152,7 @@ def build(settings: Settings, clock: Clock | None = None) -> Service:
         approval_service_pb2.DESCRIPTOR,
         event_service_pb2.DESCRIPTOR,
         routing_service_pb2.DESCRIPTOR,
+        webhook_service_pb2.DESCRIPTOR,
     )
     server = create_server(policies(contract), Verifier(settings.jwks_file, clock or SystemClock()))
     task_servicer = TaskServicer(database, idempotency, cursors, work_wakeup, settings.default_timezone)
@@ -161,6 +173,10 @@ def build(settings: Settings, clock: Clock | None = None) -> Service:
     event_service_pb2_grpc.add_EventServiceServicer_to_server(
         EventServicer(database, idempotency, cursors, work_wakeup, dispatch_wakeup, delivery_counts), server
     )
+    guard = Guard(allowed.parse(settings.egress_allow))
+    webhook_service_pb2_grpc.add_WebhookServiceServicer_to_server(
+        WebhookServicer(database, idempotency, cursors, guard), server
+    )
     scheduler, reaper = Scheduler(database, work_wakeup, clock), Reaper(database, work_wakeup)
     expiry = Expiry(database, work_wakeup)
     month_maker = MonthMaker(database) if database.is_postgres else None
@@ -174,6 +190,7 @@ def build(settings: Settings, clock: Clock | None = None) -> Service:
         reaper=reaper,
         expiry=expiry,
         dispatcher=Dispatcher(database, dispatch_wakeup, work_wakeup, delivery_counts),
+        deliverer=Deliverer(database, WebhookSender(Egress(guard), clock)),
         attendance=attendance,
         listener=listener,
         month_maker=month_maker,

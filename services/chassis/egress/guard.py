@@ -32,6 +32,20 @@ class Guard:
                 self._judge(url.scheme, address, port)
         return found
 
+    def check(self, url: httpx2.URL) -> None:
+        """Judges a URL that `urls.read` has read by what is written in it, and asks no resolver.
+
+        Raises AddressRefused for one that would be refused wherever its host's name may lead.
+        """
+        host, port = urls.host_of(url), urls.port_of(url)
+        if self._allowed.name(host, port):
+            return
+        written = urls.literal(host)
+        if written is not None:
+            self._judge(url.scheme, written, port)
+        elif url.scheme != "https" and not self._allowed.networks:
+            raise AddressRefused(_REFUSAL)
+
     def _judge(self, scheme: str, address: Address, port: int) -> None:
         public = scheme == "https" and is_public(address)
         if not public and not self._allowed.address(address, port):

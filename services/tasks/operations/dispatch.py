@@ -19,6 +19,7 @@ from services.tasks.store import event as store
 from services.tasks.store import queue as queue_store
 from services.tasks.store import task as task_store
 from services.tasks.store import topic as topic_store
+from services.tasks.store import webhook_delivery as webhook_store
 from services.tasks.store.topic import Listener
 
 BATCH = 1000
@@ -49,12 +50,17 @@ class Dispatched:
 
 
 def dispatch_pending(connection: Connection, new_trace: NewTrace, clock: Clock) -> Dispatched:
-    """Matches the oldest events that are still to be matched, and stores how far that came."""
+    """Matches the oldest events that are still to be matched, and stores how far that came.
+
+    What has been matched with all tasks is for the webhooks, too.
+    """
     pending = store.lock_undispatched(connection, _EVENTS, _MAX_BYTES)
     waiting = {topic: topic_store.listeners(connection, topic) for topic in {event.topic for event in pending}}
     done = dispatch(connection, pending, waiting, new_trace, clock.now())
     store.save_progress(connection, done.events)
     store.add_deliveries(connection, done.deliveries)
+    complete = [event for event in done.events if event.dispatched_at is not None]
+    webhook_store.add_deliveries(connection, complete, clock.now())
     more = len(pending) == _EVENTS or len(done.events) < len(pending) or _is_unfinished(done.events)
     return replace(done, more=more)
 

@@ -22,6 +22,7 @@ from services.tasks.store import event as store
 from services.tasks.store import tables
 from services.tasks.store import task as task_store
 from services.tasks.store import topic as topic_store
+from services.tasks.store import webhook_delivery as webhook_store
 from services.tasks.store.topic import Listener
 
 
@@ -107,7 +108,7 @@ def replay_event(
         triggered_runs=0,
     )
     one = [_listener(connection, task_id, old.topic)] if task_id else topic_store.listeners(connection, old.topic)
-    published = _publish(connection, anew, one, new_trace, clock)
+    published = _publish(connection, anew, one, new_trace, clock, for_webhooks=not task_id)
     _audit(connection, "event.replay", published, caller, clock, request_id)
     return published
 
@@ -121,13 +122,24 @@ def get_event(connection: Connection, event_id: str) -> Event:
 
 
 def _publish(
-    connection: Connection, event: Event, listeners: Sequence[Listener], new_trace: NewTrace, clock: Clock
+    connection: Connection,
+    event: Event,
+    listeners: Sequence[Listener],
+    new_trace: NewTrace,
+    clock: Clock,
+    *,
+    for_webhooks: bool = True,
 ) -> Published:
-    """Stores an event that has been matched with as many of the tasks as one transaction has room for."""
+    """Stores an event that has been matched with as many of the tasks as one transaction has room for.
+
+    If that is all of them it is for the webhooks, too, unless it is for one task alone.
+    """
     done = dispatch(connection, [event], {event.topic: listeners}, new_trace, clock.now())
     (event,) = done.events
     store.add_events(connection, [event])
     store.add_deliveries(connection, done.deliveries)
+    if for_webhooks and event.dispatched_at is not None:
+        webhook_store.add_deliveries(connection, [event], clock.now())
     return Published(event, done.deliveries, done.runs)
 
 

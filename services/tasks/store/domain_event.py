@@ -1,7 +1,7 @@
 """What Baton itself publishes: that runs ended, and what became of tasks.
 
-An event is stored, in the transaction of what it tells, when some task waits for its topic, and only then: runs end
-many thousand times a second, and mostly nobody wants to know. The dispatcher matches it a moment later.
+An event is stored, in the transaction of what it tells, when some task or webhook waits for its topic, and only then:
+runs end many thousand times a second, and mostly nobody wants to know. The dispatcher matches it a moment later.
 """
 
 from collections.abc import Sequence
@@ -57,7 +57,7 @@ class RunChange:
 
 
 def publish(connection: Connection, told: Sequence[DomainEvent], now: datetime) -> int:
-    """Stores those of the events that some task waits for; answers how many."""
+    """Stores those of the events that somebody waits for; answers how many."""
     topics = wanted(connection, {event.topic for event in told})
     new = [_event(event, now) for event in told if event.topic in topics]
     add_events(connection, new)

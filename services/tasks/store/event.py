@@ -15,6 +15,7 @@ from sqlalchemy import (
     String,
     Update,
     delete,
+    func,
     insert,
     select,
     update,
@@ -25,7 +26,7 @@ from services.chassis.ids import lowest_id_after
 from services.tasks.models.event import Delivery, DeliveryOutcome, Event, Origin
 from services.tasks.store import batch
 from services.tasks.store.batch import per_engine
-from services.tasks.store.tables import event_deliveries, events
+from services.tasks.store.tables import event_deliveries, events, webhook_deliveries
 
 _EVENT: batch.Columns = {
     "id": Id(),
@@ -146,7 +147,9 @@ def delete_events(connection: Connection, cutoff: datetime, limit: int, max_deli
     They are `limit` at most, and none is added once there are `max_deliveries` of them. Answers how many they were, and
     whether there are none left.
     """
-    old = select(events.c.id, events.c.matched_tasks).where(*_is_old(cutoff)).order_by(events.c.id).limit(limit)
+    of_event = webhook_deliveries.c.event_id == events.c.id
+    sent = select(func.count()).select_from(webhook_deliveries).where(of_event).scalar_subquery()
+    old = select(events.c.id, events.c.matched_tasks + sent).where(*_is_old(cutoff)).order_by(events.c.id).limit(limit)
     found = connection.execute(old).all()
     ids, deliveries = [], 0
     for event_id, matched in found:
@@ -156,7 +159,8 @@ def delete_events(connection: Connection, cutoff: datetime, limit: int, max_deli
         deliveries += matched
     if ids:
         postgres, given = batch.is_postgres(connection), batch.ids(connection, ids)
-        connection.execute(delete(event_deliveries).where(batch.among(event_deliveries.c.event_id, postgres)), given)
+        for table in (event_deliveries, webhook_deliveries):
+            connection.execute(delete(table).where(batch.among(table.c.event_id, postgres)), given)
         connection.execute(delete(events).where(batch.among(events.c.id, postgres)), given)
     return len(ids), len(found) < limit and len(ids) == len(found)
 

@@ -424,6 +424,68 @@ event_deliveries = Table(
     Index("ix_event_deliveries_task_id", "task_id", "event_id"),
 )
 
+# Where events are sent. The secrets are here as they are, for every request is signed with them: no read answers them.
+webhooks = Table(
+    "webhooks",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("url", String(2048), nullable=False),
+    Column("description", String(500), nullable=False),
+    Column("enabled", Boolean, nullable=False),
+    Column("secret", String(128), nullable=False),
+    # What signed before the last rotation, and until when it does so, too.
+    Column("previous_secret", String(128)),
+    Column("previous_secret_until", Timestamp),
+    Column("created_by", Id, nullable=False),
+    Column("created_at", Timestamp, nullable=False),
+    Column("updated_at", Timestamp, nullable=False),
+    CheckConstraint("(previous_secret IS NULL) = (previous_secret_until IS NULL)", name="previous_secret"),
+)
+
+# The topics, and patterns of topics, that a webhook is for, in the order in which they were given.
+webhook_topics = Table(
+    "webhook_topics",
+    metadata,
+    Column("webhook_id", Id, ForeignKey("webhooks.id", ondelete="CASCADE"), primary_key=True),
+    Column("position", SmallInteger, primary_key=True),
+    Column("pattern", String(100), nullable=False),
+    # See models/topic.py.
+    Column("topic_key", String(100), nullable=False),
+    # Which webhooks an event is for, and whether there is any.
+    Index("ix_webhook_topics_topic_key", "topic_key", "pattern"),
+)
+
+# What is, was or could not be sent to a webhook: each event once, made in the transaction in which the event has been
+# matched with all tasks. No key leads to the webhook, so that nobody who publishes waits for whoever deletes one.
+webhook_deliveries = Table(
+    "webhook_deliveries",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("webhook_id", Id, nullable=False),
+    Column("event_id", Id, ForeignKey("events.id"), nullable=False),
+    Column("topic", String(100), nullable=False),
+    Column("status", String(16), nullable=False),
+    Column("attempts", SmallInteger, nullable=False),
+    # When the next attempt is due. While somebody makes one it is the end of the lease: then it is due again.
+    Column("next_attempt_at", Timestamp),
+    Column("lease_token", Id),
+    Column("last_status", SmallInteger),
+    Column("last_error", String(500), nullable=False),
+    Column("created_at", Timestamp, nullable=False),
+    Column("delivered_at", Timestamp),
+    CheckConstraint("status IN ('pending', 'delivered', 'dead')", name="status"),
+    CheckConstraint("(status = 'pending') = (next_attempt_at IS NOT NULL)", name="next_attempt_at"),
+    CheckConstraint("lease_token IS NULL OR status = 'pending'", name="lease_token"),
+    CheckConstraint("(status = 'delivered') = (delivered_at IS NOT NULL)", name="delivered_at"),
+    # Never twice; and what goes with an event.
+    Index("uq_webhook_deliveries_event_id", "event_id", "webhook_id", unique=True),
+    # What is due of each webhook.
+    _partial("ix_webhook_deliveries_due", "webhook_id", "next_attempt_at", "id", where="status = 'pending'"),
+    # Lists.
+    Index("ix_webhook_deliveries_webhook_id", "webhook_id", "id"),
+    Index("ix_webhook_deliveries_status", "webhook_id", "status", "id"),
+)
+
 # Who asked for work lately, and of which role; only so that people can be told that nobody does.
 workers = Table(
     "workers",

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import (
     Boolean,
+    ColumnElement,
     Connection,
     Select,
     String,
@@ -18,6 +19,7 @@ from sqlalchemy import (
     func,
     literal,
     literal_column,
+    or_,
     select,
     tuple_,
 )
@@ -29,7 +31,7 @@ from services.tasks.models.topic import key_of, keys_of, matches
 from services.tasks.store import batch
 from services.tasks.store.batch import per_engine
 from services.tasks.store.event import events_by_id
-from services.tasks.store.tables import events, tasks
+from services.tasks.store.tables import events, tasks, webhook_topics, webhooks
 
 MAX_COUNTED = 1001
 """How far the events of one topic are counted."""
@@ -77,7 +79,7 @@ def listeners(connection: Connection, topic: str, after_task_id: str | None = No
 
 
 def wanted(connection: Connection, topics: Collection[str]) -> set[str]:
-    """Those of Baton's own topics that some task waits for, as the current transaction sees it.
+    """Those of Baton's own topics that some task, or webhook, waits for, as the current transaction sees it.
 
     It is asked whenever runs end, so it takes one look into an index for each pattern that there can be.
     """
@@ -155,15 +157,22 @@ def _active(after: str | None) -> Select[Any]:
 
 @cache
 def _wanted(topics: tuple[str, ...]) -> Select[Any]:
-    """For each topic whether there is a task; there are few of these statements, and each is built once."""
-    of_topic = ((topic, _patterns_of(topic)) for topic in topics)
-    return select(
-        *(
-            exists()
-            .where(tasks.c.topic_key.in_(keys_of(topic)), tasks.c.schedule_expr.in_(patterns), _listens)
-            .label(topic)
-            for topic, patterns in of_topic
-        )
+    """For each topic whether anybody waits; there are few of these statements, and each is built once."""
+    return select(*(or_(_task_waits(topic), _webhook_waits(topic)).label(topic) for topic in topics))
+
+
+def _task_waits(topic: str) -> ColumnElement[bool]:
+    return exists().where(
+        tasks.c.topic_key.in_(keys_of(topic)), tasks.c.schedule_expr.in_(_patterns_of(topic)), _listens
+    )
+
+
+def _webhook_waits(topic: str) -> ColumnElement[bool]:
+    return exists().where(
+        webhook_topics.c.topic_key.in_(keys_of(topic)),
+        webhook_topics.c.pattern.in_(_patterns_of(topic)),
+        webhooks.c.id == webhook_topics.c.webhook_id,
+        webhooks.c.enabled,
     )
 
 

@@ -10,6 +10,7 @@ from urllib.parse import quote, urlencode
 
 import orjson
 
+from services.chassis import retry_after
 from services.chassis.egress.client import Answer, Egress
 from services.chassis.egress.errors import (
     AddressRefused,
@@ -20,7 +21,7 @@ from services.chassis.egress.errors import (
 )
 from services.pipeline.templates import member
 from services.worker.failures import InputNotValid, RequestRejected, StepFailed, ToolFailed, ToolTimedOut
-from services.worker.tools import results, retry_after
+from services.worker.tools import results
 
 MAX_BODY_BYTES = 4 * 1024 * 1024
 """Bytes of a body that are read; how much of it can be kept is judged like any other output."""

@@ -16,7 +16,7 @@ from baton.tasks.v1 import tool_pb2
 from mcp.client.stdio import StdioServerParameters, stdio_client
 from mcp.client.streamable_http import streamable_http_client
 
-from services.worker.tools import retry_after
+from services.chassis import retry_after
 
 _CONNECT_SECONDS = 10.0
 # Longer than any call may take: calls are ended by their own timeout.

@@ -58,6 +58,7 @@ async def tasks(migrated_url: str, clock: ManualClock, tmp_path: Path) -> AsyncI
         jwks_file=tmp_path / "jwks.json",
         cursor_key_file=tmp_path / "cursor-key",
         pool_size=8,
+        egress_allow="loopback",
     )
     service = build(settings, clock)
     async with serve_in_process(service.server) as address:

@@ -14,6 +14,7 @@ from baton.tasks.v1 import (
     run_service_pb2,
     task_service_pb2,
     tool_service_pb2,
+    webhook_service_pb2,
     work_service_pb2,
 )
 from baton.tasks.v1.run_service_pb2 import ExportRunsRequest
@@ -88,6 +89,15 @@ NEEDED = {
     "ListEventTopics": "events:read",
     "ListRecentEvents": "events:read",
     "PruneEvents": "admin",
+    "CreateWebhook": "webhooks:admin",
+    "ListWebhooks": "webhooks:admin",
+    "GetWebhook": "webhooks:admin",
+    "UpdateWebhook": "webhooks:admin",
+    "DeleteWebhook": "webhooks:admin",
+    "RotateWebhookSecret": "webhooks:admin",
+    "ListWebhookDeliveries": "webhooks:admin",
+    "RedeliverWebhookDelivery": "webhooks:admin",
+    "RedeliverWebhook": "webhooks:admin",
 }
 
 
@@ -100,6 +110,7 @@ FILES = (
     run_service_pb2,
     task_service_pb2,
     tool_service_pb2,
+    webhook_service_pb2,
     work_service_pb2,
 )
 
@@ -170,4 +181,6 @@ def test_what_changes_something_is_marked_so() -> None:
         "CreateLedgerRun", "UpdateLedgerRun", "ApproveLedgerRun", "RejectLedgerRun", "CancelLedgerRun",
         "PruneLedgerRuns", "CreateToolServer", "ReportTools", "PutFile", "PublishEvent", "ReplayEvent", "PruneEvents",
         "UseApproval", "RequestApproval", "ApproveApproval", "RejectApproval", "RouteTask",
+        "CreateWebhook", "UpdateWebhook", "DeleteWebhook", "RotateWebhookSecret",
+        "RedeliverWebhookDelivery", "RedeliverWebhook",
     }  # fmt: skip

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from starlette.responses import JSONResponse, Response
 
-from services.worker.tools import retry_after
+from services.chassis.retry_after import from_headers
+from services.worker.tools.retry_after import from_meta
 from tests.support.fake_tasks import FakeRun, FakeTasks
 from tests.support.mcp_servers import Gate
 from tests.support.waiting import await_until
@@ -39,7 +40,7 @@ DATE = "Sun, 06 Nov 1994 08:48:37 GMT"
     ],
 )
 def test_what_a_header_says(headers: dict[str, str], seconds: float | None) -> None:
-    assert retry_after.from_headers(headers, NOW) == seconds
+    assert from_headers(headers, NOW) == seconds
 
 
 @pytest.mark.parametrize(
@@ -47,11 +48,11 @@ def test_what_a_header_says(headers: dict[str, str], seconds: float | None) -> N
     [(2, 2), (0.5, 0.5), (0, 0), (10**400, 3600), (-1, None), (float("nan"), None), (True, None), ("5", None)],
 )
 def test_what_the_meta_of_a_result_says(said: Any, seconds: float | None) -> None:
-    assert retry_after.from_meta({"retry_after_seconds": said}) == seconds
+    assert from_meta({"retry_after_seconds": said}) == seconds
 
 
 def test_a_result_without_meta_says_nothing() -> None:
-    assert (retry_after.from_meta(None), retry_after.from_meta({})) == (None, None)
+    assert (from_meta(None), from_meta({})) == (None, None)
 
 
 def asked(run: FakeRun) -> float | None:
