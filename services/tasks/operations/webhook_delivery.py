@@ -49,6 +49,9 @@ def claim(connection: Connection, shares: Mapping[str, int], clock: Clock) -> li
 def record(connection: Connection, attempt: Attempt, answered: Answered, clock: Clock) -> Outcome:
     """Stores what came of an attempt, and on the event's run that somebody was told of it."""
     now = clock.now()
+    if answered.is_gone:
+        # First, as everybody does who locks a webhook and deliveries of it.
+        webhook_store.lock_webhook(connection, attempt.webhook_id)
     wait = None if answered.is_gone else wait_after(attempt.number, answered.retry_after)
     if not answered.error:
         outcome, status, next_at = Outcome.DELIVERED, DeliveryStatus.DELIVERED, None

@@ -13,7 +13,7 @@ from baton.tasks.v1.approval_service_pb2 import RequestApprovalRequest
 from baton.tasks.v1.approval_service_pb2_grpc import ApprovalServiceStub
 from baton.tasks.v1.event_service_pb2 import PruneEventsRequest
 from baton.tasks.v1.event_service_pb2_grpc import EventServiceStub
-from standardwebhooks import Webhook
+from standardwebhooks import Webhook, WebhookVerificationError
 
 from services.chassis.egress import allowed
 from services.chassis.egress.client import Egress
@@ -82,7 +82,7 @@ async def test_an_event_is_sent_signed_to_the_webhooks_that_are_for_its_topic(ta
     (asked,) = server.asked
     assert Webhook(made.secret).verify(asked.body, asked.headers) == {
         "type": "order.created",
-        "timestamp": published.published_at.ToJsonString(),
+        "timestamp": published.published_at.ToDatetime().isoformat() + "Z",
         "data": {"order": 7},
     }
     assert asked.headers["webhook-id"] == delivery.id
@@ -146,8 +146,9 @@ async def test_what_was_delivered_can_be_delivered_again(tasks: Tasks, server: H
     await deliver_all(tasks)
     (delivery,) = await deliveries_of(tasks, webhook_id)
     request = pb.RedeliverWebhookDeliveryRequest(webhook_id=webhook_id, delivery_id=delivery.id, request_id="key")
+    admin = webhook_admin(tasks)
     for _ in range(2):
-        await webhook_admin(tasks).RedeliverWebhookDelivery(request)
+        await admin.RedeliverWebhookDelivery(request)
         await deliver_all(tasks)
     assert [asked.headers["webhook-id"] for asked in server.asked] == [delivery.id] * 2
     entry = (await tasks.database.read(audited))[-1]
@@ -455,6 +456,19 @@ async def test_for_a_day_the_old_secret_signs_too(tasks: Tasks, server: HttpServ
     await publish(tasks)
     await deliver_all(tasks)
     assert signatures(server.asked[1].headers) == 1
+
+
+async def test_a_second_rotation_ends_the_oldest_secret(tasks: Tasks, server: HttpServer) -> None:
+    made = await webhook_for(tasks, server.url("/hook"))
+    request = pb.RotateWebhookSecretRequest(webhook_id=made.webhook.id)
+    newer, newest = [(await webhook_admin(tasks).RotateWebhookSecret(request)).secret for _ in range(2)]
+    await publish(tasks)
+    await deliver_all(tasks)
+    (asked,) = server.asked
+    for secret in (newer, newest):
+        Webhook(secret).verify(asked.body, asked.headers)
+    with pytest.raises(WebhookVerificationError):
+        Webhook(made.secret).verify(asked.body, asked.headers)
 
 
 async def test_deliveries_go_with_their_events_and_pending_ones_with_their_webhook(

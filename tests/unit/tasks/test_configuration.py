@@ -18,6 +18,7 @@ from services.tasks.service import build
         ({"default_timezone": "UTC+2"}, "BATON_DEFAULT_TIMEZONE"),
         ({"pool_size": 1}, "BATON_DATABASE_POOL_SIZE"),
         ({"pool_size": 0}, "BATON_DATABASE_POOL_SIZE"),
+        ({"egress_allow": "10.0.0.0/99"}, "BATON_EGRESS_ALLOW"),
     ],
 )
 async def test_what_would_fail_every_caller_fails_the_start(

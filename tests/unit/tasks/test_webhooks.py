@@ -1,7 +1,10 @@
 """When a delivery is tried again, and how a request to a webhook is signed."""
 
+import re
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
 
 import orjson
 import pytest
@@ -17,6 +20,7 @@ from tests.support.http_server import HttpServer, falls_silent_after, said
 from tests.support.resolver import FakeResolver
 
 NEW, OLD = "whsec_" + "bmV3" * 8, "whsec_" + "b2xk" * 8
+_DOCUMENTATION = Path(__file__).resolve().parents[3] / "docs" / "webhooks.md"
 PUBLISHED = datetime(2026, 3, 1, 3, 0, 0, 250000, tzinfo=UTC)
 
 
@@ -146,3 +150,22 @@ def test_an_attempt_shows_neither_url_nor_secret() -> None:
     shown = repr(attempt("https://hook.example/a-secret-path"))
     assert "secret-path" not in shown
     assert "whsec" not in shown
+
+
+async def test_the_receiver_of_the_documentation_takes_what_is_sent(
+    server: HttpServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server.answers["/hook"] = said(204)
+    await sender().send(attempt(server.url("/hook")))
+    (asked,) = server.asked
+    (example,) = re.findall(r"```python\n(.*?)```", _DOCUMENTATION.read_text(), re.DOTALL)
+    seen: set[str] = set()
+    names: dict[str, Any] = {"remember": lambda delivery_id: delivery_id not in seen}
+    exec(example.replace("whsec_...", NEW), names)
+    receive = names["receive"]
+    assert receive(asked.body, asked.headers) == 204
+    assert "run.failed" in capsys.readouterr().out
+    seen.add("a-delivery")
+    assert receive(asked.body, asked.headers) == 204
+    assert receive(asked.body + b" ", asked.headers) == 400
+    assert not capsys.readouterr().out
