@@ -14,6 +14,8 @@ from baton.tasks.v1 import (
     file_service_pb2_grpc,
     ledger_service_pb2,
     ledger_service_pb2_grpc,
+    probe_service_pb2,
+    probe_service_pb2_grpc,
     run_service_pb2,
     run_service_pb2_grpc,
     task_service_pb2,
@@ -46,6 +48,7 @@ from services.tasks.servicer.approval import ApprovalServicer
 from services.tasks.servicer.event import EventServicer
 from services.tasks.servicer.file import FileServicer
 from services.tasks.servicer.ledger import LedgerServicer
+from services.tasks.servicer.probe import ProbeServicer
 from services.tasks.servicer.run import RunServicer
 from services.tasks.servicer.task import TaskServicer
 from services.tasks.servicer.tool import ToolServicer
@@ -136,6 +139,7 @@ def build(settings: Settings, clock: Clock | None = None) -> Service:
         file_service_pb2.DESCRIPTOR,
         approval_service_pb2.DESCRIPTOR,
         event_service_pb2.DESCRIPTOR,
+        probe_service_pb2.DESCRIPTOR,
     )
     server = create_server(policies(contract), Verifier(settings.jwks_file, clock or SystemClock()))
     task_servicer = TaskServicer(database, idempotency, cursors, work_wakeup, settings.default_timezone)
@@ -153,6 +157,7 @@ def build(settings: Settings, clock: Clock | None = None) -> Service:
     event_service_pb2_grpc.add_EventServiceServicer_to_server(
         EventServicer(database, idempotency, cursors, work_wakeup, dispatch_wakeup), server
     )
+    probe_service_pb2_grpc.add_ProbeServiceServicer_to_server(ProbeServicer(database, work_wakeup), server)
     scheduler, reaper = Scheduler(database, work_wakeup, clock), Reaper(database, work_wakeup)
     expiry = Expiry(database, work_wakeup)
     month_maker = MonthMaker(database) if database.is_postgres else None
