@@ -1,10 +1,10 @@
-"""Filters: one CEL expression over an event that is true or false, with bounded work."""
+"""One CEL expression, over an event or over what a probe told, that is true or false, with bounded work."""
 
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property, lru_cache
-from typing import Any
+from typing import Any, ClassVar, Protocol
 
 import orjson
 from cel_expr_python import cel
@@ -26,10 +26,30 @@ _FAULT = re.compile(r"ERROR: <input>:(\d+):(\d+): (?:Syntax error: )?(.*)")
 _CODE = re.compile(r"^[A-Z_]+: | \[[A-Z_]+\]$")
 
 
+class Facts(Protocol):
+    """What an expression is asked about: prepared once, however many expressions there are."""
+
+    what: ClassVar[str]
+    """What it is, for people."""
+
+    @property
+    def size(self) -> int:
+        """Bytes of JSON."""
+
+    @property
+    def elements(self) -> int:
+        """What there is in all its lists and objects together."""
+
+    @property
+    def activation(self) -> Any:
+        """The values of the variables."""
+
+
 @dataclass(frozen=True)
 class Subject:
-    """An event as filters are asked about it: prepared once, however many there are."""
+    """An event, as filters are asked about it."""
 
+    what: ClassVar[str] = "an event"
     topic: str
     payload: Mapping[str, Any]
 
@@ -45,7 +65,29 @@ class Subject:
 
     @cached_property
     def activation(self) -> Any:
-        return _environment().Activation({"event": _with_doubles(self.payload), "topic": self.topic})
+        return _event_environment().Activation({"event": _with_doubles(self.payload), "topic": self.topic})
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a probe told, as the condition is asked about it."""
+
+    what: ClassVar[str] = "a result, with its parameters,"
+    result: Any
+    params: Mapping[str, Any]
+
+    @cached_property
+    def size(self) -> int:
+        return len(orjson.dumps([self.result, self.params]))
+
+    @cached_property
+    def elements(self) -> int:
+        return _count([self.result, self.params])
+
+    @cached_property
+    def activation(self) -> Any:
+        values = {"result": _with_doubles(self.result), "params": _with_doubles(self.params)}
+        return _finding_environment().Activation(values)
 
 
 @dataclass(frozen=True)
@@ -56,14 +98,14 @@ class Filter:
     program: Any
     shape: Shape
 
-    def work(self, subject: Subject) -> int:
+    def work(self, subject: Facts) -> int:
         """What an evaluation costs at worst, in looks at a byte."""
         return self.shape.work(subject.size, subject.elements)
 
-    def holds(self, subject: Subject) -> bool:
+    def holds(self, subject: Facts) -> bool:
         """Whether the expression is true. Raises ExpressionError when it cannot be told, or takes too long."""
         if self.work(subject) > MAX_WORK:
-            raise ExpressionError(f"is too much work for an event of {subject.size} bytes")
+            raise ExpressionError(f"is too much work for {subject.what} of {subject.size} bytes")
         try:
             result = self.program.eval(subject.activation)
         except Exception as error:
@@ -80,22 +122,40 @@ class Filter:
 @lru_cache(_CACHED)
 def compile_filter(text: str) -> Filter:
     """Reads a filter over `event`, the payload, and `topic`. Raises ExpressionError that says what is wrong."""
+    return _compile(text, _event_environment(), ("event",))
+
+
+@lru_cache(_CACHED)
+def compile_question(text: str) -> Filter:
+    """Reads a condition over `result`, what a probe told, and `params`. Raises ExpressionError as for a filter."""
+    return _compile(text, _finding_environment(), ("result", "params"))
+
+
+def _compile(text: str, environment: Any, inputs: tuple[str, ...]) -> Filter:
     if not text.strip():
         raise ExpressionError("the expression is empty")
     if len(text) > MAX_LENGTH:
         raise ExpressionError(f"has {len(text)} characters, at most {MAX_LENGTH}")
     try:
-        program = _environment().compile(text)
+        program = environment.compile(text)
     except Exception as error:
         raise ExpressionError(f'"{clip(text)}" is no CEL: {_syntax_fault(str(error))}') from None
     if program.return_type() not in (cel.Type.BOOL, cel.Type.DYN):
         raise ExpressionError(f"is a {program.return_type().name().lower()}, and must be true or false")
-    return Filter(text, program, read_shape(program.serialize()))
+    return Filter(text, program, read_shape(program.serialize(), inputs))
 
 
 @cache
-def _environment() -> Any:
-    variables = {"event": cel.Type.Map(cel.Type.STRING, cel.Type.DYN), "topic": cel.Type.STRING}
+def _event_environment() -> Any:
+    return _environment({"event": cel.Type.Map(cel.Type.STRING, cel.Type.DYN), "topic": cel.Type.STRING})
+
+
+@cache
+def _finding_environment() -> Any:
+    return _environment({"result": cel.Type.DYN, "params": cel.Type.Map(cel.Type.STRING, cel.Type.DYN)})
+
+
+def _environment(variables: dict[str, Any]) -> Any:
     return cel.NewEnv(config=cel.NewEnvConfigFromYaml(_CONFIGURATION), variables=variables)
 
 

@@ -20,7 +20,6 @@ MAX_ELEMENTS = 10_000
 
 # What it takes to copy one element, in what it takes to look at a byte.
 _COPY = 100
-_INPUT = "event"
 _RESULT = "@result"
 
 # Fields of the messages that a tree consists of (cel.expr.CheckedExpr and Expr), by number.
@@ -66,11 +65,11 @@ class Shape:
         return words * (self.sums + 1) * size + copied * _COPY
 
 
-def read_shape(serialized: bytes) -> Shape:
-    """The shape of a compiled expression. Raises ExpressionError for what has no bound."""
+def read_shape(serialized: bytes, inputs: tuple[str, ...] = ("event",)) -> Shape:
+    """The shape of a compiled expression over `inputs`, which may be large. Raises ExpressionError without a bound."""
     checked = _fields(_fields(serialized)[_ANY_VALUE][0])
     shape = Shape()
-    shape.words = _Walk(shape).walk(_Node(checked[_TREE][0]), [])
+    shape.words = _Walk(shape, inputs).walk(_Node(checked[_TREE][0]), [])
     return shape
 
 
@@ -152,8 +151,9 @@ class _Node:
 class _Walk:
     """Collects a shape."""
 
-    def __init__(self, shape: Shape) -> None:
+    def __init__(self, shape: Shape, inputs: tuple[str, ...]) -> None:
         self._shape = shape
+        self._inputs = inputs
 
     def walk(self, node: _Node, around: list[_Macro]) -> int:
         """Looks at a node within macros, the innermost last; answers how many words it has."""
@@ -172,17 +172,17 @@ class _Walk:
     def _macro(self, node: _Node, around: list[_Macro]) -> int:
         items, step = node.children()
         literals = items.literals()
-        starts, visits = _visits(items, literals, around)
+        starts, visits = _visits(items, literals, around, self._inputs[0])
         macro = _Macro(node.variable, literals is not None, starts, visits)
         words = self.walk(step, [*around, macro])
-        if step.free() - {node.variable} & {_INPUT, *(outer.variable for outer in around)}:
+        if step.free() - {node.variable} & {*self._inputs, *(outer.variable for outer in around)}:
             self._shape.again.append((words, visits))
         if node.child(_INITIAL).kind == _LIST:
             self._shape.made.append(visits)
         return words + self.walk(items, around)
 
 
-def _visits(items: _Node, literals: int | None, around: list[_Macro]) -> tuple[Visits, Visits]:
+def _visits(items: _Node, literals: int | None, around: list[_Macro], example: str) -> tuple[Visits, Visits]:
     """How often a macro goes through its list, and through how many elements in all."""
     here = around[-1].visits if around else Visits()
     if literals is not None:
@@ -190,7 +190,8 @@ def _visits(items: _Node, literals: int | None, around: list[_Macro]) -> tuple[V
     root = items.root()
     if root is None:
         raise ExpressionError(
-            "all, exists, exists_one, map and filter go through a field, such as event.items, or a list of constants"
+            f"all, exists, exists_one, map and filter go through a field, such as {example}.items, "
+            "or a list of constants"
         )
     # The parts of what the macro around goes through are, all together, no more than that.
     starts = around[-1].starts if around and root == around[-1].variable else here

@@ -11,7 +11,7 @@ from services.pipeline.conditions import compile_condition
 from services.pipeline.errors import PipelineError, Problem, ValidationFault
 from services.pipeline.expressions import Expression
 from services.pipeline.options import Approval, Foreach, OnError, Report, Retry
-from services.pipeline.references import Scope
+from services.pipeline.references import PROBE_ROOTS, Scope
 from services.pipeline.templates import compile_template, member
 
 MAX_STEPS = 1000
@@ -68,11 +68,11 @@ def parse(payload: Mapping[str, Any]) -> Pipeline:
     return Pipeline(steps, payload.get("params", {}))
 
 
-def check(payload: Mapping[str, Any], *, has_event: bool = True) -> list[Problem]:
+def check(payload: Mapping[str, Any], *, has_event: bool = True, has_topic: bool = True) -> list[Problem]:
     """Every fault of a payload, in the order of its text; an empty list when there is none.
 
     Fields are named as in `payload.pipeline[1].with.time`. Whether the tools exist is not looked at. Without
-    `has_event`, whatever reads the event is a fault.
+    `has_event`, whatever reads the event is a fault; without `has_topic`, whatever reads its id or its topic.
     """
     if is_too_deep(payload):
         return [Problem("payload", f"is nested deeper than {MAX_DEPTH} levels")]
@@ -86,7 +86,23 @@ def check(payload: Mapping[str, Any], *, has_event: bool = True) -> list[Problem
     if not isinstance(params, Mapping):
         report("payload.params", "must be an object")
         params = {}
-    _check_steps(payload.get("pipeline"), params, report, has_event=has_event)
+    saved_later = set(_saved_names(payload.get("pipeline")))
+    scope = Scope(params, saved_later=saved_later, has_event=has_event, has_topic=has_topic)
+    _check_steps(payload.get("pipeline"), scope, report)
+    return problems
+
+
+def check_probe(probe: Mapping[str, Any], params: Any, field: str) -> list[Problem]:
+    """Every fault of a condition's probe, `{"uses", "with", "timeout_seconds"}`, which stands at `field`."""
+    if is_too_deep(probe):
+        return [Problem(field, f"is nested deeper than {MAX_DEPTH} levels")]
+    problems: list[Problem] = []
+
+    def report(at: str, description: str) -> None:
+        problems.append(Problem(at, description))
+
+    scope = Scope(params if isinstance(params, Mapping) else {}, roots=PROBE_ROOTS)
+    _StepChecks(scope, report).check_call(probe, field)
     return problems
 
 
@@ -115,14 +131,13 @@ def default_id(position: int) -> str:
     return f"step_{position + 1}"
 
 
-def _check_steps(steps: Any, params: Mapping[str, Any], report: Report, *, has_event: bool) -> None:
+def _check_steps(steps: Any, scope: Scope, report: Report) -> None:
     if not isinstance(steps, list | tuple):
         report("payload.pipeline", "must be a list of steps; it may be empty")
         return
     if len(steps) > MAX_STEPS:
         report("payload.pipeline", f"has {len(steps)} steps, at most {MAX_STEPS}")
         return
-    scope = Scope(params, saved_later=set(_saved_names(steps)), has_event=has_event)
     checks = _StepChecks(scope, report)
     for position, step in enumerate(steps):
         path = f"payload.pipeline[{position}]"
@@ -132,8 +147,8 @@ def _check_steps(steps: Any, params: Mapping[str, Any], report: Report, *, has_e
             report(path, "must be an object with `uses`")
 
 
-def _saved_names(steps: list[Any] | tuple[Any, ...]) -> Iterator[str]:
-    for step in steps:
+def _saved_names(steps: Any) -> Iterator[str]:
+    for step in steps[:MAX_STEPS] if isinstance(steps, list | tuple) else ():
         if isinstance(step, Mapping) and isinstance(step.get("save_as"), str):
             yield step["save_as"]
 
@@ -158,6 +173,12 @@ class _StepChecks:
         self._check_input(step, path)
         self._scope.item = None
         self._check_save_as(step, path)
+
+    def check_call(self, call: Mapping[str, Any], path: str) -> None:
+        """Checks what is the same for the probe of a condition."""
+        self._check_uses(call, path)
+        self._check_timeout(call, path)
+        self._check_input(call, path)
 
     def _check_id(self, step: Mapping[str, Any], position: int, path: str) -> None:
         name = step.get("id", default_id(position))

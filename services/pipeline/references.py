@@ -13,7 +13,10 @@ ROOTS = ("now", "params", "event", "steps", "run", "task")
 """What expressions can read in this version."""
 _FIELDS = {"run": ("attempt", "created_at", "event_id", "id", "topic"), "task": ("id", "title")}
 _OF_EVENT = ("event_id", "topic")
-NO_EVENT = "only tasks with schedule_kind event have an event"
+PROBE_ROOTS = ("now", "params", "task")
+"""What the probe of a condition can read."""
+NO_EVENT = "only tasks with schedule_kind event or condition have an event"
+_NO_TOPIC = "only tasks with schedule_kind event have one"
 _CURRENT = ("current", "identity")
 _SEQUENCES = ("subexpression", "index_expression", "pipe")
 _OVER_ELEMENTS = ("projection", "value_projection", "filter_projection")
@@ -60,7 +63,11 @@ class Scope:
     saved: set[str] = field(default_factory=set)
     saved_later: Collection[str] = ()
     has_event: bool = True
-    """Whether an event makes the runs."""
+    """Whether an event, or the result of a probe in its place, makes the runs."""
+    has_topic: bool = True
+    """Whether that event was published, and so has an id and a topic."""
+    roots: Collection[str] = ROOTS
+    """What there is at all."""
     item: str | None = None
     """What the step calls the item at hand; None where there is none."""
 
@@ -77,15 +84,15 @@ class Scope:
                 return "item is there only in `with` of a step with foreach, under the name that its `as` says"
             case ("secrets",):
                 return "no expression reads secrets: in the strings of a `with`, ${secrets.NAME} stands for one"
-            case (root,) if root not in ROOTS:
-                return f"there is no {clip(root)!r}; expressions can read {', '.join(ROOTS)}"
+            case (root,) if root not in self.roots:
+                return f"there is no {clip(root)!r}; expressions can read {', '.join(self.roots)}"
             case ("event",) if not self.has_event:
                 return f"there is no event: {NO_EVENT}"
-            case ("run", name) if name in _OF_EVENT and not self.has_event:
-                return f"there is no run.{name}: {NO_EVENT}"
+            case ("run", name) if name in _OF_EVENT and not (self.has_event and self.has_topic):
+                return f"there is no run.{name}: {_NO_TOPIC}"
             case ("params", name) if name not in self.params:
                 return f"params.{clip(name)} is not in payload.params, which {_has(self.params)}"
-            case ("steps", name) if name not in self.saved:
+            case ("steps", name) if "steps" in self.roots and name not in self.saved:
                 return self._unsaved(name)
             case (root, name) if root in _FIELDS and name not in _FIELDS[root]:
                 return f"{root}.{clip(name)} does not exist; {root} has {', '.join(_FIELDS[root])}"

@@ -14,6 +14,8 @@ from baton.tasks.v1 import (
     file_service_pb2_grpc,
     ledger_service_pb2,
     ledger_service_pb2_grpc,
+    probe_service_pb2,
+    probe_service_pb2_grpc,
     routing_service_pb2,
     routing_service_pb2_grpc,
     run_service_pb2,
@@ -55,6 +57,7 @@ from services.tasks.servicer.approval import ApprovalServicer
 from services.tasks.servicer.event import EventServicer
 from services.tasks.servicer.file import FileServicer
 from services.tasks.servicer.ledger import LedgerServicer
+from services.tasks.servicer.probe import ProbeServicer
 from services.tasks.servicer.routing import RoutingServicer
 from services.tasks.servicer.run import RunServicer
 from services.tasks.servicer.task import TaskServicer
@@ -153,6 +156,7 @@ def build(settings: Settings, clock: Clock | None = None) -> Service:
         event_service_pb2.DESCRIPTOR,
         routing_service_pb2.DESCRIPTOR,
         webhook_service_pb2.DESCRIPTOR,
+        probe_service_pb2.DESCRIPTOR,
     )
     server = create_server(policies(contract), Verifier(settings.jwks_file, clock or SystemClock()))
     task_servicer = TaskServicer(database, idempotency, cursors, work_wakeup, settings.default_timezone)
@@ -177,6 +181,7 @@ def build(settings: Settings, clock: Clock | None = None) -> Service:
     webhook_service_pb2_grpc.add_WebhookServiceServicer_to_server(
         WebhookServicer(database, idempotency, cursors, guard), server
     )
+    probe_service_pb2_grpc.add_ProbeServiceServicer_to_server(ProbeServicer(database, work_wakeup), server)
     scheduler, reaper = Scheduler(database, work_wakeup, clock), Reaper(database, work_wakeup)
     expiry = Expiry(database, work_wakeup)
     month_maker = MonthMaker(database) if database.is_postgres else None

@@ -6,7 +6,12 @@ import logging
 from collections.abc import Coroutine
 from typing import Any
 
-from baton.tasks.v1 import file_service_pb2_grpc, tool_service_pb2_grpc, work_service_pb2_grpc
+from baton.tasks.v1 import (
+    file_service_pb2_grpc,
+    probe_service_pb2_grpc,
+    tool_service_pb2_grpc,
+    work_service_pb2_grpc,
+)
 from grpc.aio import Channel
 
 from services.chassis.clock import Clock
@@ -16,6 +21,7 @@ from services.worker.execution import Executor
 from services.worker.files import Files
 from services.worker.held import HeldRuns, LeaseTiming
 from services.worker.leasing import Leasing
+from services.worker.probing import Probing
 from services.worker.renewal import Renewal
 from services.worker.reporting import Reporter
 from services.worker.secrets.folder import Secrets
@@ -32,6 +38,8 @@ _log = logging.getLogger(__name__)
 
 class Worker:
     """A client of the tasks service that does up to `concurrency` runs of one role at a time.
+
+    One without a role does the probes of conditions, too.
 
     Of their tool calls at most `tool_calls` at a time go to any one tool server. Built-in tools make requests through
     `egress`, which without one reaches public addresses only.
@@ -58,8 +66,11 @@ class Worker:
         files = Files(file_service_pb2_grpc.FileServiceStub(tasks))
         toolbox = Toolbox(self._registry, self._pool, BuiltinTools(builtin.tools(egress or Egress())), secrets)
         executor = Executor(work, toolbox, Reporter(work), files, clock)
-        self._leasing = Leasing(work, new_id(), self._held, executor.execute, executor.give_back, role=role)
+        worker_id = new_id()
+        self._leasing = Leasing(work, worker_id, self._held, executor.execute, executor.give_back, role=role)
         self._renewal = Renewal(work, self._held)
+        probes = probe_service_pb2_grpc.ProbeServiceStub(tasks)
+        self._probing = None if role else Probing(probes, worker_id, toolbox)
 
     async def run(self, stop: Coroutine[Any, Any, None]) -> None:
         """Works until `stop` returns; then finishes or gives back what it holds, and ends its tool servers.
@@ -68,17 +79,18 @@ class Worker:
         """
         leasing = asyncio.create_task(self._leasing.run())
         upkeep = [asyncio.create_task(loop) for loop in (self._renewal.run(), self._registry.run())]
+        probing = [asyncio.create_task(self._probing.run())] if self._probing else []
         stopping = asyncio.create_task(stop)
         _log.info("working")
         try:
-            await asyncio.wait([leasing, stopping, *upkeep], return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait([leasing, stopping, *probing, *upkeep], return_when=asyncio.FIRST_COMPLETED)
         finally:
-            await _cancel(leasing, stopping)
+            await _cancel(leasing, stopping, *probing)
             await self._hand_back()
             await _cancel(*upkeep)
             await self._pool.close()
         _log.info("stopped")
-        for task in (leasing, *upkeep):
+        for task in (leasing, *probing, *upkeep):
             if not task.cancelled() and (error := task.exception()):
                 raise error
 

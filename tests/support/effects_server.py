@@ -1,7 +1,7 @@
 """An MCP server over stdio whose tools have effects that outlive it: lines in files, at once and in order.
 
 `python -m tests.support.effects_server FILE`. Notes go to FILE, one line each; beginnings and ends of what lasts go to
-FILE.marks; what is held ends once there is FILE.let-go.
+FILE.marks; what is held ends once there is FILE.let-go. What it shows is in FILE.shown.
 """
 
 import asyncio
@@ -46,6 +46,13 @@ async def last(text: str, seconds: float = 0.0, hold: bool = False) -> str:
     return text
 
 
+@server.tool()
+async def look() -> dict[str, str]:
+    """Answers what is to be shown."""
+    shown = _shown(Path(sys.argv[1]))
+    return {"shown": shown.read_text() if shown.exists() else ""}
+
+
 @dataclass(frozen=True)
 class Mark:
     """The beginning or the end of what `last` did."""
@@ -72,12 +79,23 @@ def let_go(path: Path) -> None:
     _gate(path).touch()
 
 
+def show(path: Path, text: str) -> None:
+    """Sets what `look` answers from now on, as a whole."""
+    written = path.with_name(f"{path.name}.new")
+    written.write_text(text)
+    written.rename(_shown(path))
+
+
 def _marks(path: Path) -> Path:
     return path.with_name(f"{path.name}.marks")
 
 
 def _gate(path: Path) -> Path:
     return path.with_name(f"{path.name}.let-go")
+
+
+def _shown(path: Path) -> Path:
+    return path.with_name(f"{path.name}.shown")
 
 
 def _append(path: Path, line: str) -> None:

@@ -19,6 +19,8 @@ from baton.tasks.v1 import (
     approval_pb2,
     file_service_pb2,
     file_service_pb2_grpc,
+    probe_service_pb2,
+    probe_service_pb2_grpc,
     run_pb2,
     tool_pb2,
     tool_service_pb2,
@@ -89,8 +91,27 @@ class FakeRun:
         return next(structs.from_value(step.output) for step in self.steps if step.id == step_id)
 
 
+@dataclass
+class FakeProbe:
+    """The probe of one condition, and all that was told of it."""
+
+    expression: str
+    uses: str = "echo.test"
+    with_: dict[str, Any] = field(default_factory=dict)
+    params: dict[str, Any] = field(default_factory=dict)
+    timeout_seconds: float = 10.0
+    lasts: timedelta = field(default=timedelta(seconds=70))
+    task_id: str = field(default_factory=new_id)
+    token: str = ""
+    is_due: bool = True
+    leased: int = 0
+    leased_by: str = ""
+    reports: list[probe_service_pb2.ProbeReport] = field(default_factory=list)
+
+
 class FakeTasks(
     file_service_pb2_grpc.FileServiceServicer,
+    probe_service_pb2_grpc.ProbeServiceServicer,
     work_service_pb2_grpc.WorkServiceServicer,
     tool_service_pb2_grpc.ToolServiceServicer,
     auth_service_pb2_grpc.AuthServiceServicer,
@@ -111,6 +132,8 @@ class FakeTasks(
         self.refused = 0
         self.renewed = 0
         self.files: dict[str, bytes] = {}
+        self.probes: list[FakeProbe] = []
+        self.probe_calls = 0
         self.failed = Counter[str]()
         """How many calls of each method have failed as they were told to."""
         self.report_traceparents: list[str] = []
@@ -126,6 +149,7 @@ class FakeTasks(
         server = grpc.aio.server()
         work_service_pb2_grpc.add_WorkServiceServicer_to_server(self, server)
         file_service_pb2_grpc.add_FileServiceServicer_to_server(self, server)
+        probe_service_pb2_grpc.add_ProbeServiceServicer_to_server(self, server)
         tool_service_pb2_grpc.add_ToolServiceServicer_to_server(self, server)
         auth_service_pb2_grpc.add_AuthServiceServicer_to_server(self, server)
         async with serve_in_process(server) as self.address:
@@ -247,6 +271,24 @@ class FakeTasks(
         # Two at a time, so that whoever reads only the first is found out.
         return work_service_pb2.ListItemsResponse(items=behind[:2], has_more=len(behind) > 2)
 
+    async def LeaseProbes(self, request: Any, context: Any) -> probe_service_pb2.LeaseProbesResponse:
+        self.probe_calls += 1
+        await self._maybe_fail("LeaseProbes", context)
+        due = [probe for probe in self.probes if probe.is_due][: request.limit]
+        return probe_service_pb2.LeaseProbesResponse(probes=[self._lease_probe(one, request.worker_id) for one in due])
+
+    async def ReportProbes(self, request: Any, context: Any) -> probe_service_pb2.ReportProbesResponse:
+        await self._maybe_fail("ReportProbes", context)
+        response = probe_service_pb2.ReportProbesResponse()
+        for report in request.reports:
+            probe = next(one for one in self.probes if one.task_id == report.lease.task_id)
+            accepted = bool(probe.token) and probe.token == report.lease.token
+            response.receipts.add(task_id=probe.task_id, accepted=accepted)
+            if accepted:
+                probe.token, probe.is_due = "", report.HasField("released")
+                probe.reports.append(report)
+        return response
+
     async def PutFile(self, request: Any, context: Any) -> file_service_pb2.PutFileResponse:
         await self._maybe_fail("PutFile", context)
         digest = hashlib.sha256(request.content).hexdigest()
@@ -316,6 +358,23 @@ class FakeTasks(
         leased.expires_at.FromDatetime(datetime.now(UTC) + LEASE)
         leased.created_at.FromDatetime(run.created_at)
         leased.started_at.FromDatetime(run.started_at)
+        return leased
+
+    def _lease_probe(self, probe: FakeProbe, worker_id: str) -> probe_service_pb2.LeasedProbe:
+        probe.token, probe.is_due, probe.leased_by = str(uuid4()), False, worker_id
+        probe.leased += 1
+        leased = probe_service_pb2.LeasedProbe(
+            lease=probe_service_pb2.ProbeLease(task_id=probe.task_id, token=probe.token),
+            number=7,
+            task="a task",
+            uses=probe.uses,
+            timeout_seconds=probe.timeout_seconds,
+            params=structs.to_struct(probe.params),
+            expression=probe.expression,
+            **{"with": structs.to_struct(probe.with_)},
+        )
+        leased.lasts.FromTimedelta(probe.lasts)
+        leased.leased_at.FromDatetime(datetime.now(UTC))
         return leased
 
     async def _record(self, report: work_service_pb2.RunReport) -> None:

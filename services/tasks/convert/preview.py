@@ -19,6 +19,9 @@ def preview_response(preview: Preview) -> task_service_pb2.PreviewTaskResponse:
         fire_times=[fire_time_message(time) for time in preview.fire_times],
         event_matches=preview.event_matches,
         event_reason=preview.event_reason,
+        condition_holds=preview.condition_holds,
+        condition_reason=preview.condition_reason,
+        probe=_step_message(preview.probe) if preview.probe else None,
     )
 
 

@@ -11,6 +11,7 @@ from services.chassis.errors import InvalidArgument, Violation
 from services.chassis.ids import stored_id
 from services.chassis.structs import from_struct, to_struct
 from services.chassis.timestamps import to_timestamp
+from services.tasks.convert.condition import condition, condition_message
 from services.tasks.convert.enums import from_enum, to_enum
 from services.tasks.models.run import Run
 from services.tasks.models.standing import RUN_STATUSES, Standing
@@ -67,6 +68,7 @@ def new_task(
         role=request.role,
         created_by=stored_id(request.created_by),
         event_filter=request.event_filter,
+        condition=condition(request.condition) if request.HasField("condition") else None,
     )
 
 
@@ -79,6 +81,8 @@ def task_changes(request: task_service_pb2.UpdateTaskRequest) -> dict[str, Any]:
             changes[name] = from_enum(kind, wire, getattr(request, name))
     if "payload" in given:
         changes["payload"] = from_struct(request.payload)
+    if "condition" in given:
+        changes["condition"] = condition(request.condition)
     return changes
 
 
@@ -139,6 +143,7 @@ def task_message(task: Task, newest_run: Run | None = None) -> task_pb2.Task:
         created_at=to_timestamp(task.created_at),
         updated_at=to_timestamp(task.updated_at),
         event_filter=task.event_filter,
+        condition=condition_message(task.condition),
     )
 
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from services.tasks.models.condition import Evaluation
 from services.tasks.models.event import Delivery
 from services.tasks.models.occurrence import Occurrence
 
@@ -40,3 +41,7 @@ class TaskExplanation(Explanation):
     """The oldest run that is not finished."""
     delivery: Delivery | None = None
     """What the newest event that the task was matched with did."""
+    evaluation: Evaluation | None = None
+    """What the task's condition told last."""
+    next_probe_at: datetime | None = None
+    """When that is probed next."""

@@ -17,6 +17,7 @@ class ScheduleKind(StrEnum):
     ONCE = "once"
     MANUAL = "manual"
     EVENT = "event"
+    CONDITION = "condition"
 
 
 class TaskStatus(StrEnum):
@@ -66,6 +67,8 @@ class NewTask:
     created_by: str
     """Empty: the caller."""
     event_filter: str = ""
+    condition: dict[str, Any] | None = None
+    """As `Condition.stored` makes it; None for every kind but condition."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +103,8 @@ class Task:
     updated_at: datetime
     event_filter: str = ""
     """What has to be true of an event for it to make a run; empty lets all of its topic through."""
+    condition: dict[str, Any] | None = None
+    """As `Condition.stored` makes it; None for every kind but condition."""
 
     def waits_for(self, topic: str) -> bool:
         """Whether events of a topic are for this task, paused or not."""

@@ -9,13 +9,16 @@ from sqlalchemy import Connection, Row
 from services.chassis.clock import Clock, instant_text
 from services.tasks.errors import RunNotFound, TaskNotFound
 from services.tasks.models.blocker import Blocker, Explanation, TaskExplanation
+from services.tasks.models.condition import Evaluation
 from services.tasks.models.occurrence import Occurrence, Outcome
 from services.tasks.models.run import RunStatus
 from services.tasks.models.schedule import ScheduleFault, parse_schedule
 from services.tasks.models.task import Overlap, ScheduleKind, Task, TaskStatus
 from services.tasks.operations.approval import get_approval
+from services.tasks.operations.explain_condition import condition_blockers
 from services.tasks.operations.explain_event import event_blockers
 from services.tasks.store import approval as approval_store
+from services.tasks.store import condition as condition_store
 from services.tasks.store import explain as store
 from services.tasks.store.event import last_delivery
 from services.tasks.store.history import get_run
@@ -49,6 +52,7 @@ def explain_task(connection: Connection, task_id: str, clock: Clock) -> TaskExpl
     if task is None:
         raise TaskNotFound(task_id)
     live_run_id = store.oldest_live_run(connection, task_id)
+    evaluation = next(iter(condition_store.list_evaluations(connection, task_id, limit=1)), None)
     last = next(iter(list_occurrences(connection, task_id, limit=1, before=None, outcomes=())), None)
     # It may have ended just now.
     live = store.live_run(connection, live_run_id) if live_run_id else None
@@ -57,12 +61,14 @@ def explain_task(connection: Connection, task_id: str, clock: Clock) -> TaskExpl
         canceled = Blocker("task_canceled", "the task is canceled, and that is final", {}, "create a new task")
         blockers = [canceled, *of_run]
     else:
-        of_schedule = _schedule_blockers(connection, task, now, has_run=live is not None)
+        of_schedule = _schedule_blockers(connection, task, evaluation, now, has_run=live is not None)
         # What has fired and waits comes before what is to fire.
         blockers = _each_once([*of_run, *of_schedule, *_last_time_blockers(connection, task, last, now)])
     summary = _summary(blockers, _progress(live) if live is not None else "nothing is in the way")
     delivery = last_delivery(connection, task_id)
-    return TaskExplanation(summary, blockers, task.next_fire_at, last, live_run_id, delivery)
+    probing = condition_store.get_state(connection, task_id)
+    next_probe_at = probing.next_probe_at if probing else None
+    return TaskExplanation(summary, blockers, task.next_fire_at, last, live_run_id, delivery, evaluation, next_probe_at)
 
 
 def _run_blockers(connection: Connection, run: Row[Any], now: datetime) -> Iterator[Blocker]:
@@ -188,7 +194,9 @@ def _queue_blockers(connection: Connection, run: Row[Any], now: datetime) -> Ite
         )
 
 
-def _schedule_blockers(connection: Connection, task: Task, now: datetime, *, has_run: bool) -> Iterator[Blocker]:
+def _schedule_blockers(
+    connection: Connection, task: Task, evaluation: Evaluation | None, now: datetime, *, has_run: bool
+) -> Iterator[Blocker]:
     """What keeps a task that is not canceled from making another run."""
     unreadable = _unreadable(task)
     if task.paused_at is not None:
@@ -203,6 +211,9 @@ def _schedule_blockers(connection: Connection, task: Task, now: datetime, *, has
         if task.status is TaskStatus.ACTIVE:
             duplicate = _duplicate(connection, task, now)
             yield from event_blockers(connection, task, has_run=has_run, duplicate=duplicate)
+    elif task.schedule_kind is ScheduleKind.CONDITION:
+        if task.status is TaskStatus.ACTIVE:
+            yield from condition_blockers(connection, task, evaluation, now, has_run=has_run)
     elif task.status is TaskStatus.ACTIVE and task.schedule_kind is not ScheduleKind.MANUAL:
         yield from _next_time_blockers(task, now)
     elif task.status is TaskStatus.ACTIVE and not has_run:

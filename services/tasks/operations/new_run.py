@@ -28,20 +28,26 @@ def new_run(
     priority: int | None = None,
     batch_id: str = "",
     trigger: Trigger | None = None,
+    event: Mapping[str, Any] | None = None,
 ) -> NewRun:
     """A run of the task as it is now: later changes of the task do not touch it.
 
     Each of `params` replaces the task's own of that name; see `params_fault` for what they may be. `priority`
-    defaults to the task's. `trigger` is the event that makes the run: it is kept with it, in its payload.
+    defaults to the task's. `trigger` is the event that makes the run: it is kept with it, in its payload. `event` is
+    what stands there instead when nobody published it.
     """
     payload = _with_params(task.payload, params) if params else task.payload
+    if trigger:
+        payload = _with_event(payload, trigger.topic, trigger.payload)
+    elif event is not None:
+        payload = _with_event(payload, "", event)
     return NewRun(
         id=new_id(),
         task_id=task.id,
         task=task.title[:_RUN_NAME_LENGTH],
         priority=priority or task.priority,
         due_at=due_at,
-        payload=_with_event(payload, trigger) if trigger else payload,
+        payload=payload,
         traceparent=traceparent,
         created_by=task.created_by,
         role=task.role,
@@ -75,8 +81,8 @@ def _with_params(payload: Mapping[str, Any], params: Mapping[str, Any]) -> dict[
     return {**payload, "params": {**payload.get("params", {}), **params}}
 
 
-def _with_event(payload: Mapping[str, Any], trigger: Trigger) -> dict[str, Any]:
-    return {**payload, _EVENT: {"topic": trigger.topic, "payload": trigger.payload}}
+def _with_event(payload: Mapping[str, Any], topic: str, event: Mapping[str, Any]) -> dict[str, Any]:
+    return {**payload, _EVENT: {"topic": topic, "payload": event}}
 
 
 def _concurrency_key(task: Task) -> str:

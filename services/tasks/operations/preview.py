@@ -11,9 +11,10 @@ from services.chassis.call import Caller
 from services.chassis.clock import Clock, instant_text
 from services.chassis.errors import InvalidArgument, Violation
 from services.chassis.ids import new_id
-from services.pipeline.cel import Subject, compile_filter
+from services.pipeline import definition
+from services.pipeline.cel import Finding, Subject, compile_filter, compile_question
 from services.pipeline.errors import ExpressionError
-from services.pipeline.references import NO_EVENT, ROOTS
+from services.pipeline.references import NO_EVENT, PROBE_ROOTS, ROOTS
 from services.pipeline.sketch import StepSketch, sketch
 from services.tasks.errors import CreatedByNotCaller
 from services.tasks.models.judgement import too_late
@@ -30,6 +31,8 @@ MAX_FAULTS = 200
 _MICROSECOND = timedelta(microseconds=1)
 # These say by themselves that nothing can be read at all.
 _UNREADABLE = {"payload", "payload.pipeline"}
+_RESULT = "result"
+_FIRST_STEP, _PROBE = "payload.pipeline[0]", "condition.probe"
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,11 @@ class Preview:
     """Whether the event of the sample would make a run; None when there is none, or it cannot be told."""
     event_reason: str = ""
     """Why it would not, or why that cannot be told."""
+    condition_holds: bool | None = None
+    """Whether the task's expression is true of the result of the sample; None when there is none, or it cannot be."""
+    condition_reason: str = ""
+    """Why that cannot be told."""
+    probe: StepSketch | None = None
 
 
 def preview_task(
@@ -60,7 +68,9 @@ def preview_task(
     readable = _UNREADABLE.isdisjoint(fault.field for fault in faults)
     steps = sketch(new.payload, _context(new, sample, now)) if readable else []
     matches, reason = _ask_filter(new, sample)
-    return Preview(_most(faults), steps, _fire_times(new, now), matches, reason)
+    holds, why = _ask_condition(new, sample)
+    probe = _sketch_probe(new, sample, now)
+    return Preview(_most(faults), steps, _fire_times(new, now), matches, reason, holds, why, probe)
 
 
 def _name_faults(new: NewTask, caller: Caller) -> list[Violation]:
@@ -75,9 +85,11 @@ def _sample_faults(sample: Mapping[str, Any], kind: ScheduleKind) -> list[Violat
     faults = [
         Violation(f"sample.{name}", f"is not what templates read: that is {', '.join(ROOTS)}")
         for name in sample
-        if name not in ROOTS
+        if name not in ROOTS and not (name == _RESULT and kind is ScheduleKind.CONDITION)
     ]
-    if "event" in sample and kind is not ScheduleKind.EVENT:
+    if "event" in sample and kind is ScheduleKind.CONDITION:
+        faults.append(Violation("sample.event", "is made of sample.result for schedule_kind condition: give that"))
+    elif "event" in sample and kind is not ScheduleKind.EVENT:
         faults.append(Violation("sample.event", NO_EVENT))
     return faults + [
         Violation(f"sample.{name}", "must be an object")
@@ -99,6 +111,36 @@ def _ask_filter(new: NewTask, sample: Mapping[str, Any]) -> tuple[bool | None, s
     return holds, "" if holds else "the filter is not true of it"
 
 
+def _ask_condition(new: NewTask, sample: Mapping[str, Any]) -> tuple[bool | None, str]:
+    """Whether the expression is true of the result of the sample, or why that cannot be told."""
+    if new.schedule_kind is not ScheduleKind.CONDITION:
+        return None, ""
+    if _RESULT not in sample:
+        return None, "sample.result is missing: give what the probe would answer"
+    try:
+        return compile_question(new.schedule_expr).holds(Finding(sample[_RESULT], _params(new, sample))), ""
+    except ExpressionError as error:
+        return None, f"the expression {error}"
+
+
+def _sketch_probe(new: NewTask, sample: Mapping[str, Any], now: datetime) -> StepSketch | None:
+    """The probe with its input rendered, as far as that can be."""
+    if new.schedule_kind is not ScheduleKind.CONDITION or new.condition is None:
+        return None
+    probe = new.condition["probe"]
+    if definition.is_too_deep(probe):
+        return None
+    context = {name: value for name, value in _context(new, sample, now).items() if name in PROBE_ROOTS}
+    (sketched,) = sketch({"pipeline": [{"id": "probe", **probe}]}, context | {"steps": {}})
+    renamed = [replace(one, field=one.field.replace(_FIRST_STEP, _PROBE, 1)) for one in sketched.unresolved]
+    return replace(sketched, unresolved=renamed)
+
+
+def _params(new: NewTask, sample: Mapping[str, Any]) -> dict[str, Any]:
+    params = new.payload.get("params", {})
+    return {**(params if isinstance(params, Mapping) else {}), **sample.get("params", {})}
+
+
 def _topic(new: NewTask, sample: Mapping[str, Any]) -> str:
     given = sample.get("run", {}).get("topic")
     return given if isinstance(given, str) else example_of(new.schedule_expr)
@@ -107,14 +149,15 @@ def _topic(new: NewTask, sample: Mapping[str, Any]) -> str:
 def _context(new: NewTask, sample: Mapping[str, Any], now: datetime) -> dict[str, Any]:
     """What a worker would give to templates, with what is known only later out of the sample, or made up."""
     instant = instant_text(now)
-    params = new.payload.get("params", {})
     is_event = new.schedule_kind is ScheduleKind.EVENT
     event = {"event": sample["event"]} if "event" in sample else {}
+    if _RESULT in sample:
+        event = {"event": {_RESULT: sample[_RESULT]}}
     of_event = {"event_id": new_id(), "topic": _topic(new, sample)} if is_event else {"event_id": None, "topic": None}
     return {
         **event,
         "now": sample.get("now", instant),
-        "params": {**(params if isinstance(params, Mapping) else {}), **sample.get("params", {})},
+        "params": _params(new, sample),
         "steps": sample.get("steps", {}),
         "run": {"id": new_id(), "attempt": 1, "created_at": instant, **of_event, **sample.get("run", {})},
         "task": {"id": new_id(), "title": new.title, **sample.get("task", {})},

@@ -1,6 +1,6 @@
 """Firing what is due. Several schedulers may run at once: each nominal time gets one outcome all the same."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -25,6 +25,8 @@ BATCH = 500
 _MAX_REASON_LENGTH = 200
 NewTrace = Callable[[str], str]
 """Begins a trace for a task's run and answers its traceparent."""
+RunOf = Callable[[Task, datetime], NewRun]
+"""Makes the run of a time, given when that was due."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,7 @@ def fire_due_tasks(connection: Connection, new_trace: NewTrace, clock: Clock) ->
     due = {task.id: _due(task, now) for task in tasks}
     _move_on(connection, tasks, due)
     _tell_completed(connection, tasks, due, now)
-    occurrences, runs = _judge(connection, tasks, due, new_trace, now)
+    occurrences, runs = _judge(connection, tasks, due, _scheduled(new_trace), now)
     unreadable = [found for found in due.values() if isinstance(found, Unreadable)]
     return Fired(now, occurrences, runs, unreadable, more, store.next_fire_time(connection))
 
@@ -85,8 +87,23 @@ def judge_due(connection: Connection, task: Task, new_trace: NewTrace, clock: Cl
     if task.next_fire_at is None or task.next_fire_at > now:
         return Ahead(TaskStatus.ACTIVE, task.next_fire_at, task.next_scheduled_for)
     due = _due(task, now)
-    _judge(connection, [task], {task.id: due}, new_trace, now)
+    _judge(connection, [task], {task.id: due}, _scheduled(new_trace), now)
     return _ahead(due)
+
+
+def fire_now(
+    connection: Connection, tasks: list[Task], run_of: RunOf, now: datetime
+) -> tuple[list[Occurrence], list[NewRun]]:
+    """Fires locked tasks that no schedule fires, as if this were a nominal time of theirs; answers what that did."""
+    at_once = Due(passed=[], times=[now], following=None)
+    return _judge(connection, tasks, {task.id: at_once for task in tasks}, run_of, now)
+
+
+def _scheduled(new_trace: NewTrace) -> RunOf:
+    def run_of(task: Task, due_at: datetime) -> NewRun:
+        return new_run(task, due_at=due_at, traceparent=new_trace(task.id))
+
+    return run_of
 
 
 def _due(task: Task, now: datetime) -> Due | Unreadable:
@@ -124,12 +141,9 @@ def _tell_completed(connection: Connection, tasks: list[Task], due: dict[str, Du
 
 
 def _judge(
-    connection: Connection, tasks: list[Task], due: dict[str, Due | Unreadable], new_trace: NewTrace, now: datetime
+    connection: Connection, tasks: list[Task], due: Mapping[str, Due | Unreadable], run_of: RunOf, now: datetime
 ) -> tuple[list[Occurrence], list[NewRun]]:
     """Gives all times their outcomes and queues the runs; answers both."""
-
-    def run_of(task: Task, due_at: datetime) -> NewRun:
-        return new_run(task, due_at=due_at, traceparent=new_trace(task.id))
 
     def take(task: Task, run: NewRun) -> str | None:
         window = timedelta(seconds=task.dedupe_window_seconds)

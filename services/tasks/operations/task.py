@@ -8,6 +8,7 @@ from services.chassis.errors import InvalidArgument
 from services.chassis.ids import new_id
 from services.tasks.errors import CreatedByNotCaller, TaskNotFound, TaskOfAnotherAgent
 from services.tasks.models.task import NewTask, Task, TaskStatus
+from services.tasks.operations.probing import follow_task
 from services.tasks.operations.task_audit import tell_task
 from services.tasks.operations.task_faults import faults_of
 from services.tasks.store import task as task_store
@@ -34,6 +35,7 @@ def create_task(connection: Connection, new: NewTask, caller: Caller, clock: Clo
     )
     tell_task(connection, ["task.created"], task, caller, clock)
     task_store.add_task(connection, task)
+    follow_task(connection, None, task, now)
     return task
 
 

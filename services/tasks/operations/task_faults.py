@@ -16,7 +16,10 @@ from services.tasks.models.task import NewTask, ScheduleKind
 from services.tasks.operations.new_run import MAX_PAYLOAD_BYTES
 from services.tasks.operations.tool import tool_faults
 
-_WITHOUT_TIMES = (ScheduleKind.MANUAL, ScheduleKind.EVENT)
+_WITHOUT_TIMES = (ScheduleKind.MANUAL, ScheduleKind.EVENT, ScheduleKind.CONDITION)
+_WITH_EVENT = (ScheduleKind.EVENT, ScheduleKind.CONDITION)
+_PROBE = "condition.probe"
+_MAX_INPUT_BYTES = 64 * 1024
 
 
 def faults_of(connection: Connection, new: NewTask, now: datetime) -> tuple[datetime | None, list[Violation]]:
@@ -24,6 +27,7 @@ def faults_of(connection: Connection, new: NewTask, now: datetime) -> tuple[date
     kind = new.schedule_kind
     first, faults = first_fire_time(kind, new.schedule_expr, new.timezone, now)
     faults = [*faults, *filter_faults(kind, new.event_filter), *_dedupe_faults(new)]
+    faults += condition_faults(connection, kind, new.condition, new.payload)
     return first, [*faults, *payload_faults(connection, new.payload, kind)]
 
 
@@ -53,12 +57,33 @@ def filter_faults(kind: ScheduleKind, text: str) -> list[Violation]:
     return []
 
 
+def condition_faults(
+    connection: Connection, kind: ScheduleKind, condition: dict[str, Any] | None, payload: dict[str, Any]
+) -> list[Violation]:
+    """What is wrong with what a task asks, its tool included."""
+    if kind is not ScheduleKind.CONDITION:
+        return [Violation("condition", f"does nothing for schedule_kind {kind}: leave it out")] if condition else []
+    if condition is None:
+        return [Violation("condition", "is required for schedule_kind condition: the probe, and how often it is done")]
+    probe = condition["probe"]
+    if (size := len(orjson.dumps(probe["with"]))) > _MAX_INPUT_BYTES:
+        return [Violation(f"{_PROBE}.with", f"is {size} bytes as JSON, at most {_MAX_INPUT_BYTES} are allowed")]
+    faults = [
+        Violation(problem.field, problem.description)
+        for problem in definition.check_probe(probe, payload.get("params", {}), _PROBE)
+    ]
+    if any(fault.field in (_PROBE, f"{_PROBE}.uses") for fault in faults):
+        return faults
+    unknown = tool_faults(connection, {0: probe["uses"]})
+    return faults + [Violation(f"{_PROBE}.uses", fault.description) for fault in unknown]
+
+
 def payload_faults(connection: Connection, payload: dict[str, Any], kind: ScheduleKind) -> list[Violation]:
     """Every fault of the payload of a task of that kind, its tools included."""
     size = len(orjson.dumps(payload))
     if size > MAX_PAYLOAD_BYTES:
         return [Violation("payload", f"is {size} bytes as JSON, at most {MAX_PAYLOAD_BYTES} are allowed")]
-    problems = definition.check(payload, has_event=kind is ScheduleKind.EVENT)
+    problems = definition.check(payload, has_event=kind in _WITH_EVENT, has_topic=kind is ScheduleKind.EVENT)
     faults = [Violation(problem.field, problem.description) for problem in problems]
     return faults + tool_faults(connection, _tools_used(payload, {problem.field for problem in problems}))
 

@@ -15,6 +15,7 @@ from services.tasks.models.run import ErrorClass, RunError
 from services.tasks.models.task import Task, TaskStatus
 from services.tasks.operations import scheduling
 from services.tasks.operations.pending import drop_pending
+from services.tasks.operations.probing import follow_task
 from services.tasks.operations.scheduling import NewTrace
 from services.tasks.operations.task import lock_own_task
 from services.tasks.operations.task_audit import audit_change
@@ -103,6 +104,7 @@ def _pause(connection: Connection, task: Task, new_trace: NewTrace, clock: Clock
     now = clock.now()
     queue_store.pause_runs_of_task(connection, task.id, now)
     paused = task_store.change_task(connection, task, status=TaskStatus.PAUSED, paused_at=now, updated_at=now)
+    follow_task(connection, task, paused, now)
     return Moved(task.status, paused)
 
 
@@ -123,6 +125,7 @@ def _resume(connection: Connection, task: Task, new_trace: NewTrace, clock: Cloc
         next_scheduled_for=ahead.next_scheduled_for,
         updated_at=now,
     )
+    follow_task(connection, task, resumed, now)
     return Moved(task.status, resumed)
 
 
@@ -142,6 +145,7 @@ def _cancel(connection: Connection, task: Task, new_trace: NewTrace, clock: Cloc
         next_scheduled_for=None,
         updated_at=now,
     )
+    follow_task(connection, task, canceled, now)
     return Moved(task.status, canceled, runs)
 
 

@@ -13,12 +13,13 @@ from services.chassis.clock import Clock
 from services.chassis.errors import InvalidArgument, Violation
 from services.tasks.errors import TaskCanceled
 from services.tasks.models.occurrence import Outcome
-from services.tasks.models.task import Task, TaskStatus
+from services.tasks.models.task import ScheduleKind, Task, TaskStatus
 from services.tasks.operations.pending import drop_pending
+from services.tasks.operations.probing import follow_task
 from services.tasks.operations.scheduling import NewTrace
 from services.tasks.operations.task import lock_own_task
 from services.tasks.operations.task_audit import audit_change
-from services.tasks.operations.task_faults import filter_faults, first_fire_time, payload_faults
+from services.tasks.operations.task_faults import condition_faults, filter_faults, first_fire_time, payload_faults
 from services.tasks.operations.task_status import MOVES
 from services.tasks.store import task as task_store
 
@@ -26,6 +27,7 @@ _SCHEDULE = frozenset({"schedule_kind", "schedule_expr", "timezone"})
 # What only tasks that wait for events may say depends on the kind, too.
 _FILTER = frozenset({"schedule_kind", "event_filter"})
 _PAYLOAD = frozenset({"schedule_kind", "payload"})
+_CONDITION = frozenset({"schedule_kind", "condition", "payload"})
 
 
 def update_task(
@@ -59,6 +61,9 @@ def update_task(
 
 
 def _change(connection: Connection, task: Task, changes: dict[str, Any], now: datetime) -> Task:
+    if changes.get("schedule_kind", ScheduleKind.CONDITION) is not ScheduleKind.CONDITION and task.condition:
+        # There is no way to say that a message is to be empty.
+        changes.setdefault("condition", None)
     wanted = replace(task, **changes)
     faults: list[Violation] = []
     if not _SCHEDULE.isdisjoint(changes):
@@ -69,9 +74,13 @@ def _change(connection: Connection, task: Task, changes: dict[str, Any], now: da
         faults += filter_faults(wanted.schedule_kind, wanted.event_filter)
     if not _PAYLOAD.isdisjoint(changes):
         faults += payload_faults(connection, wanted.payload, wanted.schedule_kind)
+    if not _CONDITION.isdisjoint(changes):
+        faults += condition_faults(connection, wanted.schedule_kind, wanted.condition, wanted.payload)
     if faults:
         raise InvalidArgument.of(faults)
-    return task_store.change_task(connection, task, **changes, updated_at=now)
+    changed = task_store.change_task(connection, task, **changes, updated_at=now)
+    follow_task(connection, task, changed, now)
+    return changed
 
 
 def _new_times(connection: Connection, wanted: Task, now: datetime) -> tuple[dict[str, Any], list[Violation]]:

@@ -7,6 +7,7 @@ from grpc.aio import ServicerContext
 
 from services.chassis.database import Database
 from services.chassis.timestamps import to_timestamp
+from services.tasks.convert.condition import evaluation_message
 from services.tasks.convert.enums import to_enum
 from services.tasks.convert.event import delivery_message
 from services.tasks.convert.explanation import blocker_message
@@ -35,6 +36,8 @@ class TaskExplanations:
             last_occurrence=occurrence_message(explained.last) if explained.last else None,
             live_run_id=explained.live_run_id,
             last_delivery=delivery_message(explained.delivery) if explained.delivery else None,
+            last_evaluation=evaluation_message(explained.evaluation) if explained.evaluation else None,
+            next_probe_at=to_timestamp(explained.next_probe_at),
         )
 
 

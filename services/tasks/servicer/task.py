@@ -27,6 +27,7 @@ from services.tasks.operations import occurrence, preview, task_status, task_upd
 from services.tasks.operations import task as operations
 from services.tasks.operations.start import Start, start_each
 from services.tasks.servicer.explain import TaskExplanations
+from services.tasks.servicer.probe import TaskEvaluations
 from services.tasks.spans import new_trace
 from services.tasks.store import task as store
 from services.tasks.store.standing import newest_run as newest_run_of
@@ -39,7 +40,7 @@ _COUNTED = 10_001
 _DEFAULT_NEXT = 5
 
 
-class TaskServicer(TaskExplanations, rpc.TaskServiceServicer):
+class TaskServicer(TaskEvaluations, TaskExplanations, rpc.TaskServiceServicer):
     """Tasks and their schedules."""
 
     def __init__(

@@ -61,7 +61,9 @@ tasks = Table(
     Column("event_filter", String(1000), nullable=False, server_default=text("''")),
     # What a task that waits for events is found by: see models/topic.py. Null for every other one.
     Column("topic_key", String(100)),
-    CheckConstraint("schedule_kind IN ('cron', 'rrule', 'once', 'manual', 'event')", name="schedule_kind"),
+    # What a task that waits for a condition asks. Null for every other one.
+    Column("condition", Json),
+    CheckConstraint("schedule_kind IN ('cron', 'rrule', 'once', 'manual', 'event', 'condition')", name="schedule_kind"),
     CheckConstraint("status IN ('active', 'paused', 'canceled', 'completed')", name="status"),
     CheckConstraint("priority BETWEEN 1 AND 9", name="priority"),
     CheckConstraint("max_retries BETWEEN 0 AND 10", name="max_retries"),
@@ -484,6 +486,47 @@ webhook_deliveries = Table(
     # Lists.
     Index("ix_webhook_deliveries_webhook_id", "webhook_id", "id"),
     Index("ix_webhook_deliveries_status", "webhook_id", "status", "id"),
+)
+
+# How far the probing of each task that waits, or has waited, for a condition has come. The lease columns are all set or
+# all null; `next_probe_at` is then when the lease ends, so that the probe of a worker that has died is due again.
+conditions = Table(
+    "conditions",
+    metadata,
+    Column("task_id", Id, ForeignKey("tasks.id"), primary_key=True),
+    # Null while nothing is to be probed: the task is paused, canceled, or of another kind by now.
+    Column("next_probe_at", Timestamp),
+    # How many there were: the number of the last one.
+    Column("evaluations", BigInteger, nullable=False),
+    Column("leased_at", Timestamp),
+    Column("lease_token", Id),
+    Column("lease_owner", Id),
+    # What the expression was last, whatever has failed since; null when nobody knows.
+    Column("last_holds", Boolean),
+    Column("last_fired_at", Timestamp),
+    CheckConstraint(
+        "(lease_token IS NULL) = (lease_owner IS NULL) AND (lease_token IS NULL) = (leased_at IS NULL)", name="lease"
+    ),
+    # What is due.
+    _partial("ix_conditions_next_probe_at", "next_probe_at", where="next_probe_at IS NOT NULL"),
+)
+
+# What conditions told lately: the newest of each task.
+evaluations = Table(
+    "evaluations",
+    metadata,
+    Column("task_id", Id, ForeignKey("tasks.id"), primary_key=True),
+    Column("number", BigInteger, primary_key=True),
+    Column("evaluated_at", Timestamp, nullable=False),
+    Column("holds", Boolean),
+    Column("excerpt", String(1024), nullable=False),
+    Column("result_digest", String(64), nullable=False),
+    Column("error", String(2000), nullable=False),
+    # What became of the firing, as of any nominal time; null when it did not fire.
+    Column("outcome", String(24)),
+    Column("run_id", Id),
+    CheckConstraint("(holds IS NULL) = (error <> '')", name="error"),
+    CheckConstraint("(outcome IS NULL) = (run_id IS NULL)", name="run_id"),
 )
 
 # Who asked for work lately, and of which role; only so that people can be told that nobody does.

@@ -26,7 +26,7 @@ from tests.integration.tasks.lifecycle import (
 from tests.integration.tasks.running import Tasks, one_engine
 
 READS_EVENT = {"pipeline": [{"uses": "echo.test", "with": {"text": "${event.id}"}}]}
-NO_EVENT = "there is no event: only tasks with schedule_kind event have an event"
+NO_EVENT = "there is no event: only tasks with schedule_kind event or condition have an event"
 
 
 async def preview(tasks: Tasks, sample: dict[str, Any] | None, **fields: Any) -> pb.PreviewTaskResponse:
@@ -216,7 +216,7 @@ async def test_a_preview_names_the_faults_of_filter_and_topic(tasks: Tasks) -> N
 @one_engine
 async def test_a_sample_event_is_for_tasks_that_have_one(tasks: Tasks) -> None:
     assert await faults(preview(tasks, {"event": {}}, schedule_kind=MANUAL, title="a")) == [
-        ("sample.event", "only tasks with schedule_kind event have an event")
+        ("sample.event", "only tasks with schedule_kind event or condition have an event")
     ]
     assert await faults(preview(tasks, {"event": 3}, schedule_kind=EVENT, schedule_expr="a", title="a")) == [
         ("sample.event", "must be an object")

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from services.pipeline.cel import MAX_LENGTH, MAX_WORK, Subject, compile_filter
+from services.pipeline.cel import MAX_LENGTH, MAX_WORK, Finding, Subject, compile_filter, compile_question
 from services.pipeline.errors import ExpressionError
 
 PAYLOAD: dict[str, Any] = {
@@ -167,3 +167,43 @@ def test_filters_are_shared_by_threads() -> None:
     for thread in threads:
         thread.join()
     assert failures == []
+
+
+def true_of(text: str, result: Any, params: dict[str, Any] | None = None) -> bool:
+    return compile_question(text).holds(Finding(result, params or {}))
+
+
+@pytest.mark.parametrize(
+    ("text", "result"),
+    [
+        ("result", True),
+        ("result > 3", 4),
+        ("result == 'up'", "up"),
+        ("result.status == 200 && result.body.ready", {"status": 200, "body": {"ready": True}}),
+        ("result.exists(one, one.free < params.least)", [{"free": 9}, {"free": 1}]),
+        ("result.items.all(one, one in params.known)", {"items": ["a"]}),
+        ("size(result) == 2", [1, 2]),
+        ("result == null", None),
+    ],
+)
+def test_what_is_true_of_a_finding(text: str, result: Any) -> None:
+    assert true_of(text, result, {"least": 2, "known": ["a", "b"]})
+
+
+@pytest.mark.parametrize("text", ["event.a == 1", "topic == 'a'", "now > params.a"])
+def test_a_question_reads_the_result_and_the_parameters_alone(text: str) -> None:
+    with pytest.raises(ExpressionError, match="undeclared reference"):
+        compile_question(text)
+    with pytest.raises(ExpressionError, match="undeclared reference"):
+        compile_filter("result.a == 1")
+
+
+def test_a_question_is_bounded_by_all_that_it_reads() -> None:
+    many = [{"v": number} for number in range(3000)]
+    text = "result.exists(a, params.all(b, size(params) == a.v && result.exists(c, c == a)))"
+    with pytest.raises(ExpressionError, match=r"is too much work for a result, with its parameters, of \d+ bytes"):
+        true_of("result.exists(a, size(params.text) == a.v && params.text == string(a))", many, {"text": "x" * 200_000})
+    with pytest.raises(ExpressionError):
+        true_of(text, many, {str(number): number for number in range(3000)})
+    with pytest.raises(ExpressionError, match=r"go through a field, such as result\.items"):
+        compile_question("[1, 2 + 1].exists(a, a == 1)")

@@ -121,9 +121,9 @@ def test_every_fault_is_found_at_once_and_named_where_it_is() -> None:
 @pytest.mark.parametrize(
     ("text", "fault"),
     [
-        ("${event.id}", "there is no event: only tasks with schedule_kind event have an event"),
-        ("${run.topic}", "there is no run.topic: only tasks with schedule_kind event have an event"),
-        ("${run.event_id}", "there is no run.event_id: only tasks with schedule_kind event have an event"),
+        ("${event.id}", "there is no event: only tasks with schedule_kind event or condition have an event"),
+        ("${run.topic}", "there is no run.topic: only tasks with schedule_kind event have one"),
+        ("${run.event_id}", "there is no run.event_id: only tasks with schedule_kind event have one"),
     ],
 )
 def test_an_event_is_read_only_where_there_is_one(text: str, fault: str) -> None:

@@ -15,11 +15,13 @@ from services.chassis.backoff import BackoffStrategy
 from services.chassis.errors import InvalidArgument
 from services.chassis.structs import to_struct, to_value
 from services.chassis.timestamps import to_timestamp
+from services.tasks.convert import condition as condition_convert
 from services.tasks.convert import run as run_convert
 from services.tasks.convert import task as task_convert
 from services.tasks.convert import tool as tool_convert
 from services.tasks.convert import work as work_convert
 from services.tasks.convert.enums import from_enum, to_enum
+from services.tasks.models.condition import Condition
 from services.tasks.models.event import DeliveryOutcome, Origin
 from services.tasks.models.occurrence import Outcome
 from services.tasks.models.run import (
@@ -327,7 +329,7 @@ def test_every_field_that_can_be_changed_is_taken_over() -> None:
         title="a", description="b", schedule_kind=task_pb2.SCHEDULE_KIND_CRON, schedule_expr="c", timezone="d",
         payload=to_struct({"e": 1}), priority=1, status=task_pb2.TASK_STATUS_ACTIVE, max_retries=2,
         backoff_strategy=task_pb2.BACKOFF_STRATEGY_FIXED, concurrency_key="f", misfire=task_pb2.MISFIRE_SKIP,
-        overlap=task_pb2.OVERLAP_SKIP, role="g", event_filter="h",
+        overlap=task_pb2.OVERLAP_SKIP, role="g", event_filter="h", condition=task_pb2.Condition(),
     )  # fmt: skip
     fields = {field.name for field in request.DESCRIPTOR.fields} - {"task_id", "request_id"}
     assert set(task_convert.task_changes(request)) == fields
@@ -341,18 +343,22 @@ def test_whole_numbers_in_a_payload_stay_whole() -> None:
 
 def test_a_task_is_told_whole() -> None:
     payload = {"pipeline": [], "params": {"a": 1}}
+    stored = Condition.stored("echo.test", {"b": 1}, 2.5, 30, 60)
     task = Task(
         id=RUN_ID, title="title", description="why", schedule_kind=ScheduleKind.CRON, schedule_expr="@daily",
         schedule_anchor=AT, timezone="UTC", payload=payload, priority=2, dedupe_key="d", dedupe_window_seconds=7,
         max_retries=4, backoff_strategy=BackoffStrategy.LINEAR, concurrency_key="c", misfire=Misfire.RUN_ALL,
         overlap=Overlap.QUEUE, role="r", created_by=TASK_ID, status=TaskStatus.PAUSED, paused_at=AT,
-        next_fire_at=AT, next_scheduled_for=AT, created_at=AT, updated_at=AT, event_filter="event.a",
+        next_fire_at=AT, next_scheduled_for=AT, created_at=AT, updated_at=AT, event_filter="event.a", condition=stored,
     )  # fmt: skip
     message = task_convert.task_message(task, run(id=TOKEN, status=RunStatus.RUNNING))
     assert {field.name for field, _ in message.ListFields()} == {field.name for field in message.DESCRIPTOR.fields}
     assert (message.target, message.last_run.id, message.last_run.status) == ("r", TOKEN, run_pb2.RUN_STATUS_RUNNING)
     for name, value in vars(task).items():
         if name == "schedule_anchor":
+            continue
+        if name == "condition":
+            assert condition_convert.condition(message.condition) == value
             continue
         told = getattr(message, name)
         if isinstance(value, datetime):

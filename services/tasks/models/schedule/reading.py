@@ -9,7 +9,7 @@ from services.chassis.errors import Violation
 from services.tasks.models.schedule.cron import read_cron
 from services.tasks.models.schedule.fault import ScheduleFault, Unreadable
 from services.tasks.models.schedule.icalendar import read_recurrence
-from services.tasks.models.schedule.single import read_never, read_once, read_topic
+from services.tasks.models.schedule.single import read_condition, read_never, read_once, read_topic
 from services.tasks.models.schedule.wall_clock import zone_named
 from services.tasks.models.task import ScheduleKind
 
@@ -73,4 +73,5 @@ _READERS: Mapping[ScheduleKind, Callable[[str, tzinfo, datetime], Schedule]] = {
     ScheduleKind.ONCE: read_once,
     ScheduleKind.MANUAL: read_never,
     ScheduleKind.EVENT: read_topic,
+    ScheduleKind.CONDITION: read_condition,
 }

@@ -4,6 +4,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, tzinfo
 
+from services.pipeline.cel import compile_question
+from services.pipeline.errors import ExpressionError
 from services.tasks.models.schedule.fault import Unreadable, require
 from services.tasks.models.schedule.wall_clock import instant_of, shown_at
 from services.tasks.models.task import ScheduleKind
@@ -71,6 +73,16 @@ def read_topic(expression: str, zone: tzinfo, anchor: datetime) -> Never:
     require(expression, ScheduleKind.EVENT)
     if fault := pattern_fault(expression):
         raise Unreadable(fault)
+    return Never()
+
+
+def read_condition(expression: str, zone: tzinfo, anchor: datetime) -> Never:
+    """An expression over what a probe tells: no time at all. Raises Unreadable when it cannot be evaluated."""
+    require(expression, ScheduleKind.CONDITION)
+    try:
+        compile_question(expression)
+    except ExpressionError as fault:
+        raise Unreadable(str(fault)) from None
     return Never()
 
 
