@@ -51,6 +51,14 @@ def stored_id(text: str) -> str:
     return text.lower()
 
 
+def is_uuid(text: str) -> bool:
+    """Whether a text is a UUID as ids are written."""
+    try:
+        return str(UUID(text)) == stored_id(text)
+    except ValueError:
+        return False
+
+
 def _since_epoch(instant: datetime) -> int:
     """Microseconds since 1970, within what an id can hold."""
     return min(max((instant - EPOCH) // _MICROSECOND, 0), _LAST_MICROSECOND)

@@ -17,6 +17,10 @@ _PASSED_SETTINGS = (
     "BATON_DEFAULT_TIMEZONE",
     "BATON_DATABASE_POOL_SIZE",
     "BATON_RETENTION_DAYS",
+    "BATON_EVENT_STREAM_KEY",
+    "BATON_EVENT_STREAM_GROUP",
+    "BATON_EVENT_STREAM_AGENT",
+    "BATON_EVENT_STREAM_CLAIM_SECONDS",
     "BATON_EGRESS_ALLOW",
     "BATON_WORKER_CONCURRENCY",
     "BATON_WORKER_TOOL_CALLS",
@@ -40,6 +44,9 @@ def programs(
         return Program(name, inherited | environment, home.logs / f"{name}.log", grace_seconds)
 
     own_keys = {"sessions": {"BATON_SIGNING_KEY_FILE": str(home.signing_key)}}
+    # It may hold a password: nobody else gets it.
+    if url := os.environ.get("EVENT_STREAM_URL"):
+        own_keys["tasks"] = {"EVENT_STREAM_URL": url}
     contexts = [
         program(
             name,

@@ -17,6 +17,17 @@ class Settings:
     listen: str = setting("BATON_LISTEN", default="127.0.0.1:7002", help="address to serve gRPC on")
     pool_size: int = setting("BATON_DATABASE_POOL_SIZE", default=8, help="database connections and threads")
     default_timezone: str = setting("BATON_DEFAULT_TIMEZONE", default="UTC", help="of tasks that name none")
+    event_stream_url: str | None = setting(
+        "EVENT_STREAM_URL", default=None, help="the Redis or Valkey server with a stream of messages to publish"
+    )
+    event_stream_key: str = setting("BATON_EVENT_STREAM_KEY", default="events", help="the stream's key")
+    event_stream_group: str = setting("BATON_EVENT_STREAM_GROUP", default="baton", help="the consumer group's name")
+    event_stream_agent: str | None = setting(
+        "BATON_EVENT_STREAM_AGENT", default=None, help="the id of the agent who publishes what the stream brings"
+    )
+    event_stream_claim_seconds: float = setting(
+        "BATON_EVENT_STREAM_CLAIM_SECONDS", default=60.0, help="after how long a silent consumer is taken for dead"
+    )
     retention_days: int = setting(
         "BATON_RETENTION_DAYS", default=0, help="how long finished runs are kept; 0 is for ever"
     )

@@ -40,6 +40,7 @@ from services.chassis.egress import allowed
 from services.chassis.egress.client import Egress
 from services.chassis.egress.guard import Guard
 from services.chassis.idempotency import Idempotency
+from services.chassis.ids import is_uuid, stored_id
 from services.chassis.paging import Cursors
 from services.chassis.policy import policies
 from services.chassis.server import create_server
@@ -65,12 +66,15 @@ from services.tasks.servicer.tool import ToolServicer
 from services.tasks.servicer.webhook import WebhookServicer
 from services.tasks.servicer.work import WorkServicer
 from services.tasks.store.tables import idempotency_keys, tasks
+from services.tasks.stream import Source, StreamConsumer, check_url
 from services.tasks.wakeup import Wakeup
 from services.tasks.webhook_sender import WebhookSender
 
 SCHEMA = "tasks"
 MIN_POOL_SIZE = 2
 MAX_RETENTION_DAYS = 36_500
+MAX_STREAM_KEY = 100
+MAX_STREAM_CLAIM_SECONDS = 86_400
 # A step of the listener is as long as its connection lasts.
 _LISTENING_SECONDS = 2 * CONNECTION_SECONDS
 
@@ -95,13 +99,17 @@ class Service:
     """None on SQLite, where the history is one table."""
     retention: Retention | None
     """None when everything is kept."""
+    stream: StreamConsumer | None
+    """None when no stream of events is named."""
 
     def background(self) -> Sequence[Coroutine[None, None, None]]:
         """The loops that run beside the server."""
         listening = [loops.forever("listener", self.listener.step, timeout=_LISTENING_SECONDS)] if self.listener else []
         months = [loops.forever("months", self.month_maker.step, timeout=60)] if self.month_maker else []
         retention = [loops.forever("retention", self.retention.step, timeout=3600)] if self.retention else []
+        stream = [loops.forever("stream", self.stream.step, timeout=120)] if self.stream else []
         return (
+            *stream,
             *listening,
             *months,
             *retention,
@@ -122,6 +130,8 @@ class Service:
         """Closes the database, after the server has stopped, once no claim is left to be given back."""
         await self.work.finished()
         await self.deliverer.stop()
+        if self.stream:
+            await self.stream.close()
         self.database.close()
 
     async def ready(self) -> None:
@@ -137,6 +147,7 @@ def build(settings: Settings, clock: Clock | None = None) -> Service:
     # The zones of the tzdata package and no others: every replica must agree on them.
     zoneinfo.reset_tzpath(())
     _check(settings)
+    source = _source(settings)
     database = Database(settings.database_url, schema=SCHEMA, pool_size=settings.pool_size, clock=clock)
     idempotency = Idempotency(database, idempotency_keys, settings.idempotency_ttl_seconds)
     cursors = Cursors.from_file(settings.cursor_key_file)
@@ -200,6 +211,35 @@ def build(settings: Settings, clock: Clock | None = None) -> Service:
         listener=listener,
         month_maker=month_maker,
         retention=retention,
+        stream=StreamConsumer(database, source, work_wakeup, dispatch_wakeup) if source else None,
+    )
+
+
+def _source(settings: Settings) -> Source | None:
+    """The stream to consume, if there is one. Raises ConfigurationError for one that cannot be consumed."""
+    if not settings.event_stream_url:
+        return None
+    check_url(settings.event_stream_url)
+    if not settings.event_stream_agent or not is_uuid(settings.event_stream_agent):
+        raise ConfigurationError(
+            f"BATON_EVENT_STREAM_AGENT is {settings.event_stream_agent or ''!r}: with EVENT_STREAM_URL it is the id of "
+            "the agent who publishes what the stream brings, a UUID"
+        )
+    if len(settings.event_stream_key) > MAX_STREAM_KEY:
+        raise ConfigurationError(
+            f"BATON_EVENT_STREAM_KEY has {len(settings.event_stream_key)} characters, at most {MAX_STREAM_KEY}"
+        )
+    if not 1 <= settings.event_stream_claim_seconds <= MAX_STREAM_CLAIM_SECONDS:
+        raise ConfigurationError(
+            f"BATON_EVENT_STREAM_CLAIM_SECONDS is {settings.event_stream_claim_seconds:g}: it is a number of seconds, "
+            f"1 to {MAX_STREAM_CLAIM_SECONDS}"
+        )
+    return Source(
+        settings.event_stream_url,
+        settings.event_stream_key,
+        settings.event_stream_group,
+        agent_id=stored_id(settings.event_stream_agent),
+        claim_after=settings.event_stream_claim_seconds,
     )
 
 

@@ -6,6 +6,7 @@ from opentelemetry.trace import Link, SpanKind
 from services.chassis import telemetry
 
 _TASK_ID = "baton.task.id"
+_SOURCE_KEY = "baton.event.source_key"
 
 
 def new_trace(task_id: str) -> str:
@@ -19,10 +20,15 @@ def new_linked_trace(task_id: str, traceparent: str) -> str:
     return _root("event.fire", task_id, [Link(came_from)] if came_from.is_valid else [])
 
 
-def _root(name: str, task_id: str, links: list[Link]) -> str:
+def new_message_trace(source_key: str) -> str:
+    """Begins the trace of an event that a stream's message becomes, and of its runs; answers its traceparent."""
+    return _root("event.stream", source_key, [], attribute=_SOURCE_KEY)
+
+
+def _root(name: str, about: str, links: list[Link], *, attribute: str = _TASK_ID) -> str:
     # Outside of any span, so that each such run is the root of a trace of its own.
     with telemetry.tracer().start_as_current_span(
         name, context=telemetry.remote_context({}), kind=SpanKind.PRODUCER, links=links
     ) as span:
-        span.set_attribute(_TASK_ID, task_id)
+        span.set_attribute(attribute, about)
         return telemetry.traceparent()

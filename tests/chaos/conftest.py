@@ -67,11 +67,11 @@ def victim(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Victim]:
 
 
 @contextmanager
-def started(engine: str, folder: Path) -> Iterator[Victim]:
-    """Starts a Baton on `engine`, with everything it keeps in `folder`."""
+def started(engine: str, folder: Path, **settings: str) -> Iterator[Victim]:
+    """Starts a Baton on `engine`, with everything it keeps in `folder`, and with these settings."""
     with ExitStack() as stack:
         home, noted = folder / "home", folder / "effects"
-        environment, server = {"BATON_DEMO": "0"}, None
+        environment, server = {"BATON_DEMO": "0", **settings}, None
         database_url = f"sqlite:///{home}"
         if engine == "postgres":
             server = Postgres()

@@ -56,7 +56,7 @@ def worker(baton: Baton, tasks_address: str | None = None, **settings: str) -> I
 
 
 @contextmanager
-def tasks_service(baton: Baton, database_url: str) -> Iterator[Replica]:
+def tasks_service(baton: Baton, database_url: str, **settings: str) -> Iterator[Replica]:
     """A second replica of the tasks service on the same tables; `database_url` is the administrator's."""
     address, secret = f"127.0.0.1:{free_port()}", baton.home / "keys" / "database-secret"
     environment = {
@@ -65,7 +65,7 @@ def tasks_service(baton: Baton, database_url: str) -> Iterator[Replica]:
         "BATON_JWKS_FILE": str(baton.home / "keys" / "jwks.json"),
         "BATON_CURSOR_KEY_FILE": str(baton.home / "keys" / "cursor-key"),
     }
-    with _running(baton, "tasks", environment, '"event":"serving"') as replica:
+    with _running(baton, "tasks", environment | settings, '"event":"serving"') as replica:
         replica.address = address
         yield replica
 

@@ -41,6 +41,17 @@ class NewEvent:
 
 
 @dataclass(frozen=True)
+class Incoming:
+    """A message of a stream that is to become an event, and was found fit for it."""
+
+    source_key: str
+    """What it is known by: one event is made of it, however often it is delivered."""
+    topic: str
+    payload: dict[str, Any]
+    payload_bytes: int
+
+
+@dataclass(frozen=True)
 class Event:
     """Something that happened."""
 
@@ -60,6 +71,8 @@ class Event:
     """The last task that it was matched with, while there are more."""
     matched_tasks: int = 0
     triggered_runs: int = 0
+    source_key: str | None = None
+    """The message of a stream that it was made of."""
 
     @property
     def trace_id(self) -> str:

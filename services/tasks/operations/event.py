@@ -56,7 +56,7 @@ def publish_event(
     """
     if new.source_agent_id not in ("", caller.agent_id) and not caller.holds("admin"):
         raise SourceNotCaller
-    size = _checked(new.topic, new.payload)
+    size = checked_size(new.topic, new.payload)
     now = clock.now()
     event = Event(
         id=id_at(now),
@@ -73,7 +73,7 @@ def publish_event(
     )
     listeners = topic_store.listeners(connection, event.topic)
     published = _publish(connection, event, listeners, new_trace, clock)
-    _audit(connection, "event.publish", published, caller, clock, request_id)
+    audit_event(connection, "event.publish", published, caller, clock, request_id)
     return published
 
 
@@ -106,10 +106,11 @@ def replay_event(
         dispatched_to=None,
         matched_tasks=0,
         triggered_runs=0,
+        source_key=None,
     )
     one = [_listener(connection, task_id, old.topic)] if task_id else topic_store.listeners(connection, old.topic)
     published = _publish(connection, anew, one, new_trace, clock, for_webhooks=not task_id)
-    _audit(connection, "event.replay", published, caller, clock, request_id)
+    audit_event(connection, "event.replay", published, caller, clock, request_id)
     return published
 
 
@@ -152,7 +153,7 @@ def _listener(connection: Connection, task_id: str, topic: str) -> Listener:
     return Listener(task_id, task.schedule_expr)
 
 
-def _checked(topic: str, payload: Mapping[str, Any]) -> int:
+def checked_size(topic: str, payload: Mapping[str, Any]) -> int:
     """The size of the payload in bytes of JSON. Raises InvalidArgument that names every fault."""
     faults = [Violation("topic", fault)] if (fault := topic_fault(topic)) else []
     size = 0
@@ -166,9 +167,10 @@ def _checked(topic: str, payload: Mapping[str, Any]) -> int:
     return size
 
 
-def _audit(
-    connection: Connection, action: str, published: Published, caller: Caller, clock: Clock, request_id: str
+def audit_event(
+    connection: Connection, action: str, published: Published, caller: Caller, clock: Clock, request_id: str = ""
 ) -> None:
+    """Puts a new event into the audit."""
     event = published.event
     outbox.audit(
         connection,

@@ -44,6 +44,7 @@ _EVENT: batch.Columns = {
     "dispatched_to": Id(),
     "matched_tasks": Integer(),
     "triggered_runs": Integer(),
+    "source_key": String(),
     "is_matched": Boolean(),
 }
 _PROGRESS: batch.Columns = {
@@ -106,6 +107,13 @@ def newest_events(connection: Connection, limit: int, max_bytes: int) -> list[Ev
     """The newest events, as many as have `max_bytes` of payload together, and one at least."""
     newest = select(events.c.id, events.c.payload_bytes).order_by(events.c.id.desc()).limit(limit)
     return _within(connection, connection.execute(newest).all(), max_bytes, oldest_first=False)
+
+
+def known_source_keys(connection: Connection, keys: Sequence[str]) -> set[str]:
+    """Those messages of a stream of which events have been made already."""
+    batch.use_indexes(connection)
+    found = select(events.c.source_key).where(events.c.source_key.in_(keys))
+    return {key for key in connection.execute(found).scalars() if key is not None}
 
 
 def get_event(connection: Connection, event_id: str) -> Event | None:

@@ -394,6 +394,8 @@ events = Table(
     Column("matched_tasks", Integer, nullable=False),
     Column("triggered_runs", Integer, nullable=False),
     Column("is_matched", Boolean, nullable=False),
+    # The message of a stream that it was made of.
+    Column("source_key", String(160)),
     CheckConstraint("origin IN ('external', 'baton')", name="origin"),
     CheckConstraint("(origin = 'external') = (source_agent_id IS NOT NULL)", name="source_agent_id"),
     # The dispatcher: what is not matched with all tasks yet.
@@ -401,6 +403,8 @@ events = Table(
     # Lists: by topic, by whether a task matched, by both.
     Index("ix_events_topic", "topic", "is_matched", "id"),
     Index("ix_events_is_matched", "is_matched", "id"),
+    # The stream's consumer: which messages are events already. None becomes two.
+    _partial("ix_events_source_key", "source_key", where="source_key IS NOT NULL", unique=True),
 )
 
 # What each event did to each task whose topic it matched, exactly once.

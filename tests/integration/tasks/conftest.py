@@ -17,6 +17,7 @@ from tests.support import databases
 from tests.support.clock import ManualClock
 from tests.support.grpc import Signer, serve_in_process
 from tests.support.postgres import Postgres
+from tests.support.valkey import Stream, stream
 
 # All tests of this package use one database per engine, one after the other: faster than a copy for each.
 
@@ -73,6 +74,13 @@ async def tasks(migrated_url: str, clock: ManualClock, tmp_path: Path) -> AsyncI
 def hints_only(monkeypatch: pytest.MonkeyPatch) -> None:
     """Takes from waiting workers what finds runs that no hint tells of: that they look twice a second."""
     monkeypatch.setattr(work, "_POLL_SECONDS", 60.0)
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Stream]:
+    """A server with a stream of events, of the test's own."""
+    with stream(tmp_path / "valkey") as running:
+        yield running
 
 
 def _empty(connection: Connection, clock: Clock) -> None:

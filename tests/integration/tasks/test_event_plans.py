@@ -67,6 +67,13 @@ def assert_little_is_read(found: str, most: float = _MOST) -> None:
     assert max((float(rows) for rows in handled), default=0) <= most, found
 
 
+async def test_which_messages_are_events_is_found_by_their_keys(full: Tasks) -> None:
+    keys = [f"events/{number}-0" for number in range(100)]
+    (found,) = await plans(full, lambda connection, clock: event_store.known_source_keys(connection, keys))
+    assert "ix_events_source_key" in found
+    assert_little_is_read(found, 0)
+
+
 async def test_the_tasks_of_a_topic_are_found_by_it(full: Tasks) -> None:
     for topic in ("order.n4711", "order.n4712.paid", "order.nowhere", "a.b.c.d.e.f.g.h"):
         (found,) = await plans(full, lambda connection, clock, topic=topic: topic_store.listeners(connection, topic))  # type: ignore[misc]

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from services.chassis.ids import id_at, lowest_id_after, lowest_id_at, new_id
+from services.chassis.ids import id_at, is_uuid, lowest_id_after, lowest_id_at, new_id
 
 AT = datetime(2026, 3, 1, 2, 30, 0, 123456, tzinfo=UTC)
 
@@ -57,3 +57,15 @@ def test_the_lowest_id_after_bounds_those_of_whole_milliseconds_from_an_instant_
 def test_every_instant_has_an_id(instant: datetime) -> None:
     assert uuid.UUID(id_at(instant)).version == uuid.UUID(lowest_id_at(instant)).version == 7
     assert (instant.year == 1) == (lowest_id_at(instant) < lowest_id_at(AT)) == (lowest_id_after(instant) < id_at(AT))
+
+
+@pytest.mark.parametrize("text", ["0199aaaa-0000-7000-8000-00000000000a", "0199AAAA-0000-7000-8000-00000000000A"])
+def test_ids_are_uuids_in_either_case(text: str) -> None:
+    assert is_uuid(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "me", "0199aaaa000070008000000000000000a", "{0199aaaa-0000-7000-8000-00000000000a}"]
+)
+def test_what_is_written_otherwise_is_no_id(text: str) -> None:
+    assert not is_uuid(text)

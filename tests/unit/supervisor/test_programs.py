@@ -50,6 +50,19 @@ def test_only_the_worker_is_told_where_secrets_are(tmp_path: Path, monkeypatch: 
     assert {name: folder for name, folder in told.items() if folder} == {"worker": str(tmp_path / "secrets")}
 
 
+def test_only_the_tasks_service_is_told_the_url_of_the_stream(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EVENT_STREAM_URL", "redis://:canary@127.0.0.1")
+    monkeypatch.setenv("BATON_EVENT_STREAM_KEY", "orders")
+    monkeypatch.setenv("BATON_EVENT_STREAM_GROUP", "second")
+    monkeypatch.setenv("BATON_EVENT_STREAM_AGENT", "somebody")
+    monkeypatch.setenv("BATON_EVENT_STREAM_CLAIM_SECONDS", "5")
+    told = {program.name: program.environment for program in _programs(tmp_path)}
+    assert [name for name, environment in told.items() if "canary" in str(environment)] == ["tasks"]
+    assert told["tasks"]["EVENT_STREAM_URL"] == "redis://:canary@127.0.0.1"
+    settings = {name: value for name, value in told["tasks"].items() if name.startswith("BATON_EVENT_STREAM_")}
+    assert list(settings.values()) == ["orders", "second", "somebody", "5"]
+
+
 def test_nobody_else_may_look_into_a_homes_secrets(tmp_path: Path) -> None:
     home = Home(tmp_path / "home")
     home.prepare(demo=False)

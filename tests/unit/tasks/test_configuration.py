@@ -9,6 +9,8 @@ from services.chassis.config import ConfigurationError
 from services.tasks.config import Settings
 from services.tasks.service import build
 
+STREAM = {"event_stream_url": "redis://127.0.0.1", "event_stream_agent": "0199AAAA-0000-7000-8000-00000000000a"}
+
 
 @pytest.mark.parametrize(
     ("setting", "variable"),
@@ -19,6 +21,12 @@ from services.tasks.service import build
         ({"pool_size": 1}, "BATON_DATABASE_POOL_SIZE"),
         ({"pool_size": 0}, "BATON_DATABASE_POOL_SIZE"),
         ({"egress_allow": "10.0.0.0/99"}, "BATON_EGRESS_ALLOW"),
+        ({"event_stream_url": "redis://127.0.0.1"}, "BATON_EVENT_STREAM_AGENT"),
+        ({"event_stream_url": "redis://127.0.0.1", "event_stream_agent": "me"}, "BATON_EVENT_STREAM_AGENT"),
+        (STREAM | {"event_stream_url": "http://127.0.0.1"}, "EVENT_STREAM_URL"),
+        (STREAM | {"event_stream_key": "k" * 101}, "BATON_EVENT_STREAM_KEY"),
+        (STREAM | {"event_stream_claim_seconds": 0.0}, "BATON_EVENT_STREAM_CLAIM_SECONDS"),
+        (STREAM | {"event_stream_claim_seconds": 1e9}, "BATON_EVENT_STREAM_CLAIM_SECONDS"),
     ],
 )
 async def test_what_would_fail_every_caller_fails_the_start(
@@ -30,6 +38,28 @@ async def test_what_would_fail_every_caller_fails_the_start(
 
 async def test_the_smallest_pool_and_any_zone_will_do(tmp_path: Path) -> None:
     service = build(settings(tmp_path, default_timezone="America/Argentina/Buenos_Aires", pool_size=2))
+    await service.close()
+
+
+@pytest.mark.parametrize("url", ["redis://:pass/word@host", "redis://u:canary@host:port", "canary", "http://canary@x"])
+async def test_a_url_that_is_refused_is_not_shown(tmp_path: Path, url: str) -> None:
+    with pytest.raises(ConfigurationError) as refused:
+        build(settings(tmp_path, **STREAM | {"event_stream_url": url}))
+    assert "canary" not in str(refused.value)
+    assert "word" not in str(refused.value)
+    assert refused.value.__suppress_context__
+
+
+@pytest.mark.parametrize("url", ["redis://h", "rediss://u:p@h:6380/1", "valkey://h", "valkeys://h", "unix:///socket"])
+async def test_a_stream_needs_a_url_and_an_agent(tmp_path: Path, url: str) -> None:
+    service = build(settings(tmp_path, **STREAM | {"event_stream_url": url}))
+    assert service.stream
+    await service.close()
+
+
+async def test_without_a_url_there_is_no_stream(tmp_path: Path) -> None:
+    service = build(settings(tmp_path, event_stream_agent="me"))
+    assert service.stream is None
     await service.close()
 
 

@@ -9,7 +9,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
 
-from services.tasks.spans import new_linked_trace, new_trace
+from services.tasks.spans import new_linked_trace, new_message_trace, new_trace
 
 CAUSE = f"00-{0xABC:032x}-{0xDEF:016x}-01"
 CALLING = NonRecordingSpan(SpanContext(0x123, 0x456, is_remote=False, trace_flags=TraceFlags(1)))
@@ -49,3 +49,11 @@ def test_what_a_schedule_fires_is_a_root(spans: InMemorySpanExporter) -> None:
         assert new_trace("the task")
     (span,) = spans.get_finished_spans()
     assert (span.name, span.parent, list(span.links)) == ("schedule.fire", None, [])
+
+
+def test_what_a_message_of_a_stream_becomes_is_a_root(spans: InMemorySpanExporter) -> None:
+    with trace.use_span(CALLING):
+        begun = new_message_trace("events/5-0")
+    (span,) = spans.get_finished_spans()
+    assert (span.name, span.parent, span.attributes) == ("event.stream", None, {"baton.event.source_key": "events/5-0"})
+    assert begun.startswith(f"00-{span.context.trace_id:032x}-")
