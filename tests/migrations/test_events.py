@@ -1,4 +1,4 @@
-"""Revision 0006 of tasks: what an earlier Baton stored is all there afterwards, and works as before."""
+"""Revisions 0006 and 0009 of tasks: what an earlier Baton stored is all there afterwards, and works as before."""
 
 from typing import Any
 
@@ -68,6 +68,7 @@ def test_tasks_and_what_hangs_on_them_are_kept(upgraded: str) -> None:
         assert _scalars(connection, "SELECT title FROM tasks") == ["nightly"]
         assert _scalars(connection, "SELECT event_filter FROM tasks") == [""]
         assert _scalars(connection, "SELECT topic_key FROM tasks") == [None]
+        assert _scalars(connection, "SELECT condition FROM tasks") == [None]
         joined = "SELECT count(*) FROM occurrences JOIN tasks ON tasks.id = occurrences.task_id"
         assert _scalars(connection, joined) == [1]
 
@@ -95,8 +96,10 @@ def test_an_earlier_baton_goes_on_beside_it(upgraded: str) -> None:
         assert len(_scalars(connection, "SELECT id FROM tasks")) == 2
 
 
-@pytest.mark.parametrize(("kind", "allowed"), [("event", True), ("cron", True), ("whatever", False)])
-def test_tasks_may_wait_for_events(upgraded: str, kind: str, allowed: bool) -> None:
+@pytest.mark.parametrize(
+    ("kind", "allowed"), [("event", True), ("condition", True), ("cron", True), ("whatever", False)]
+)
+def test_tasks_may_wait_for_events_and_conditions(upgraded: str, kind: str, allowed: bool) -> None:
     with open_target(upgraded).connect("tasks") as connection:
         if allowed:
             with connection.begin():

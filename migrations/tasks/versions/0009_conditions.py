@@ -54,6 +54,7 @@ def _create_conditions() -> None:
         sa.Column("task_id", Id, nullable=False),
         sa.Column("next_probe_at", Timestamp),
         sa.Column("evaluations", sa.BigInteger(), nullable=False),
+        sa.Column("evaluations_before", sa.BigInteger(), nullable=False),
         sa.Column("leased_at", Timestamp),
         sa.Column("lease_token", Id),
         sa.Column("lease_owner", Id),

@@ -75,6 +75,8 @@ class ProbeState:
     next_probe_at: datetime | None
     """When it is due, or its lease ends; None while it is not probed."""
     evaluations: int
+    evaluations_before: int
+    """How many there were before what is asked now was."""
     leased_at: datetime | None
     lease_token: str | None
     last_holds: bool | None

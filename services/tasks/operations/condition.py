@@ -31,8 +31,8 @@ from services.tasks.operations.task import get_task
 from services.tasks.store import condition as store
 from services.tasks.store import task as task_store
 
-# An answer may have 4 MiB, and JSON has up to five times as much on the wire.
-_MAX_LEASED_BYTES = 768 * 1024
+# An answer may have 4 MiB, and JSON has up to five and a half times as much on the wire.
+_MAX_LEASED_BYTES = 700 * 1024
 
 
 @dataclass(frozen=True)

@@ -33,9 +33,9 @@ def condition_blockers(
             "probe_late",
             f"the condition was to be probed {late} s ago, and no worker has asked for it",
             evidence | {"late_seconds": late},
-            "start a worker without a role, or another one: python -m services.worker",
+            "start a worker: python -m services.worker",
         )
-    if last is not None and (last.error or state.last_holds is not None):
+    if last is not None and last.number > state.evaluations_before:
         evidence |= {"number": last.number, "evaluated_at": instant_text(last.evaluated_at)}
         if last.error:
             yield _failed(task, last, evidence)
@@ -46,7 +46,7 @@ def condition_blockers(
 
 
 def _failed(task: Task, last: Evaluation, evidence: dict[str, Any]) -> Blocker:
-    action = f"PUT /tasks/{task.id} with another condition or schedule_expr, unless the tool recovers"
+    action = f"PUT /tasks/{task.id} with another condition"
     return Blocker("probe_failed", f"the last probe told nothing: {last.error}"[:1000], evidence, action)
 
 

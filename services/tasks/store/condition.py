@@ -19,7 +19,8 @@ _FREE = {"leased_at": None, "lease_token": None, "lease_owner": None}
 _STATE = [
     conditions.c[name]
     for name in (
-        "task_id", "next_probe_at", "evaluations", "leased_at", "lease_token", "last_holds", "last_fired_at",
+        "task_id", "next_probe_at", "evaluations", "evaluations_before", "leased_at", "lease_token", "last_holds",
+        "last_fired_at",
     )
 ]  # fmt: skip
 
@@ -36,8 +37,9 @@ def begin(connection: Connection, task_id: str, next_probe_at: datetime | None) 
     """Probes a task from then on, as if nothing was known of its condition; None is for not at all."""
     anew = {"next_probe_at": next_probe_at, "last_holds": None, "last_fired_at": None, **_FREE}
     statement: Any = (postgresql if batch.is_postgres(connection) else sqlite).insert(conditions)
-    statement = statement.values(task_id=task_id, evaluations=0, **anew)
-    connection.execute(statement.on_conflict_do_update(index_elements=[conditions.c.task_id], set_=anew))
+    statement = statement.values(task_id=task_id, evaluations=0, evaluations_before=0, **anew)
+    again = anew | {"evaluations_before": conditions.c.evaluations}
+    connection.execute(statement.on_conflict_do_update(index_elements=[conditions.c.task_id], set_=again))
 
 
 def restart(connection: Connection, task_id: str, next_probe_at: datetime | None) -> None:

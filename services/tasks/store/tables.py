@@ -502,6 +502,8 @@ conditions = Table(
     Column("next_probe_at", Timestamp),
     # How many there were: the number of the last one.
     Column("evaluations", BigInteger, nullable=False),
+    # How many of them there were before what is asked now was.
+    Column("evaluations_before", BigInteger, nullable=False),
     Column("leased_at", Timestamp),
     Column("lease_token", Id),
     Column("lease_owner", Id),

@@ -12,6 +12,7 @@ from baton.tasks.v1.work_service_pb2 import RunCanceled, RunReport
 
 from services.chassis.ids import new_id
 from services.gateway.documentation import shipped_comments
+from tests.integration.tasks.conditions import tell, waiting_until
 from tests.integration.tasks.events import dispatch_all, publish, waiting_for
 from tests.integration.tasks.explaining import DAILY, Somebody, abolish_zone, is_rest, miss, somebody
 from tests.integration.tasks.lifecycle import completed, once, pause, resume, runs_of
@@ -30,6 +31,11 @@ NOT_REST = frozenset(
         "workers_busy",
         "scheduler_late",
         "awaiting_event",
+        "not_probed",
+        "probe_late",
+        "condition_false",
+        "condition_unchanged",
+        "in_cooldown",
     }
 )
 
@@ -177,6 +183,18 @@ async def _no_event(tasks: Tasks) -> Stuck:
     return Stuck(f"/tasks/{task.id}")
 
 
+async def _probe_failed(tasks: Tasks) -> Stuck:
+    task = await waiting_until(tasks)
+    await tell(tasks, None, seconds=1)
+    return Stuck(f"/tasks/{task.id}", {"condition": {"probe": {"uses": "echo.test", "with": {"up": True}}}})
+
+
+async def _probe_failed_and_late(tasks: Tasks) -> Stuck:
+    stuck = await _probe_failed(tasks)
+    tasks.clock.advance(hours=1)
+    return stuck
+
+
 async def _filtered(tasks: Tasks) -> Stuck:
     task = await waiting_for(tasks, "order.*", event_filter="event.total > 100")
     await publish(tasks, payload={"total": 50})
@@ -243,6 +261,8 @@ CASES = [
     ("overlap_skipped", _skipped),
     ("duplicate_suppressed", _suppressed),
     ("no_event", _no_event),
+    ("probe_failed", _probe_failed),
+    ("probe_failed", _probe_failed_and_late),
     ("event_filtered", _filtered),
     ("event_filter_failed", _filter_failed),
     ("event_missed", _missed_event),
