@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from functools import cached_property
 
 from sqlalchemy import Connection
 
@@ -27,8 +26,8 @@ BATCH = 1000
 _EVENTS = 100
 # Payloads of 1 MiB each are not all held in memory, and written, at once.
 _MAX_BYTES = 16 * 1024 * 1024
-# Nobody waits longer than a second or so for filters: PostgreSQL ends a transaction that does nothing for three.
-_MAX_FILTER_WORK = 4 * MAX_WORK
+# Nobody waits longer than half a second or so for filters: PostgreSQL ends a transaction that does nothing for three.
+_MAX_FILTER_WORK = 2 * MAX_WORK
 # What it takes to prepare a byte of an event for them.
 _PREPARING = 300
 _FEW = 16
@@ -83,7 +82,7 @@ def dispatch(
         for listener in waiting[event.topic]
         if event.dispatched_to is None or listener.task_id > event.dispatched_to
     ]
-    matched = list(_judged(connection, pairs[:BATCH], now))
+    matched = list(_judged(connection, pairs[:BATCH]))
     deliveries, runs = _start(connection, [judged for judged in matched if judged.task], new_trace, now)
     queue_store.add_runs(connection, runs, now)
     left = {event.id for event, _ in pairs[len(matched) :]}
@@ -104,7 +103,7 @@ class _Judged:
     reason: str = ""
 
 
-def _judged(connection: Connection, pairs: Sequence[tuple[Event, Listener]], now: datetime) -> Iterator[_Judged]:
+def _judged(connection: Connection, pairs: Sequence[tuple[Event, Listener]]) -> Iterator[_Judged]:
     """The pairs with what becomes of each, as many as one round has room for, and one at least."""
     chosen = _within(connection, pairs)
     # Whoever pauses or cancels a task would not see a run that is not there yet.
@@ -189,7 +188,7 @@ def _start(
     connection: Connection, matched: Sequence[_Judged], new_trace: NewTrace, now: datetime
 ) -> tuple[list[Delivery], list[NewRun]]:
     """What becomes of each of the pairs, and the runs that this makes."""
-    starter = _Starter(connection, [judged.task for judged in matched if judged.task], new_trace, now)
+    starter = _Starter(connection, new_trace, now, _live_runs(connection, matched))
     # Whoever takes several dedupe keys takes them in one order, so that nobody waits in a circle; those of one key in
     # the order of the events.
     in_order = sorted(range(len(matched)), key=lambda index: starter.order(matched[index]))
@@ -197,14 +196,24 @@ def _start(
     return [deliveries[index] for index in range(len(matched))], starter.runs
 
 
+def _live_runs(connection: Connection, matched: Sequence[_Judged]) -> dict[str, str]:
+    """An unfinished run of each task that skips what overlaps, and that nobody else makes a run of meanwhile."""
+    choosy = {judged.task_id for judged in matched if judged.task and judged.task.overlap is Overlap.SKIP}
+    if not choosy:
+        return {}
+    task_store.hold_tasks(connection, choosy)
+    return queue_store.live_runs_of(connection, choosy)
+
+
 @dataclass
 class _Starter:
     """Makes the runs of one round."""
 
     connection: Connection
-    tasks: Sequence[Task]
     new_trace: NewTrace
     now: datetime
+    live: dict[str, str]
+    """An unfinished run of each task that skips what overlaps."""
     runs: list[NewRun] = field(default_factory=list)
 
     def order(self, judged: _Judged) -> tuple[str, str]:
@@ -216,7 +225,7 @@ class _Starter:
         assert task is not None
         if judged.outcome is not DeliveryOutcome.RAN:
             return self._delivery(judged, judged.outcome, judged.reason, None)
-        if task.overlap is Overlap.SKIP and (earlier := self._live.get(task.id)):
+        if task.overlap is Overlap.SKIP and (earlier := self.live.get(task.id)):
             reason = "the run before it was not finished"
             return self._delivery(judged, DeliveryOutcome.SKIPPED_OVERLAP, reason, earlier)
         run = new_run(
@@ -232,14 +241,8 @@ class _Starter:
             return self._delivery(judged, DeliveryOutcome.SUPPRESSED_DUPLICATE, reason, holder)
         self.runs.append(run)
         if task.overlap is Overlap.SKIP:
-            self._live[task.id] = run.id
+            self.live[task.id] = run.id
         return self._delivery(judged, DeliveryOutcome.RAN, "", run.id)
-
-    @cached_property
-    def _live(self) -> dict[str, str]:
-        """An unfinished run of each task that skips what overlaps."""
-        choosy = [task.id for task in self.tasks if task.overlap is Overlap.SKIP]
-        return queue_store.live_runs_of(self.connection, choosy)
 
     def _traceparent(self, event: Event, task: Task) -> str:
         """What a caller published, or published anew, goes on in the caller's trace."""

@@ -44,6 +44,15 @@ def keep_tasks(connection: Connection, task_ids: Collection[str]) -> dict[str, T
     return {row.id: task_from_row(row) for row in rows}
 
 
+def hold_tasks(connection: Connection, task_ids: Collection[str]) -> None:
+    """Lets nobody else hold these tasks, or change them, before this transaction ends; locked in one order.
+
+    Those who only keep them, to make runs, do not wait.
+    """
+    held = select(tasks.c.id).where(tasks.c.id.in_(task_ids)).order_by(tasks.c.id)
+    connection.execute(held.with_for_update(key_share=True)).all()
+
+
 def change_task(connection: Connection, task: Task, **changes: Any) -> Task:
     """Changes some fields of a locked task; answers it as it is then."""
     changed = replace(task, **changes)

@@ -9,6 +9,7 @@ from contextlib import ExitStack, contextmanager
 
 import pytest
 from baton.tasks.v1 import event_service_pb2 as pb
+from baton.tasks.v1.task_pb2 import OVERLAP_SKIP
 from baton.tasks.v1.task_service_pb2 import PauseTaskRequest
 from opentelemetry import metrics
 from opentelemetry.sdk.metrics import MeterProvider
@@ -26,6 +27,7 @@ from services.tasks.store import tables
 from services.tasks.wakeup import Wakeup
 from tests.integration.tasks.events import (
     RAN,
+    SKIPPED,
     add_waiting,
     count_undispatched,
     dispatch_all,
@@ -190,6 +192,15 @@ async def test_a_publisher_and_a_pause_do_not_miss_each_other(tasks: Tasks) -> N
             )
             assert paused_at is not None
         await cancel(tasks, task.id)
+
+
+async def test_of_events_that_race_a_task_that_skips_runs_one(tasks: Tasks) -> None:
+    for number in range(5):
+        await waiting_for(tasks, f"order.n{number}", overlap=OVERLAP_SKIP)
+        done = await asyncio.gather(*(publish(tasks, f"order.n{number}") for _ in range(8)))
+        found = [delivery for one in done for delivery in one.deliveries]
+        assert sorted(delivery.outcome for delivery in found) == sorted([RAN, *[SKIPPED] * 7])
+        assert len({delivery.run_id for delivery in found}) == 1
 
 
 @one_engine
