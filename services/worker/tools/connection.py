@@ -13,7 +13,7 @@ from mcp.types import CONNECTION_CLOSED, CallToolResult, Implementation, Tool
 
 from services.pipeline.errors import clip
 from services.worker.failures import InputNotValid, ToolFailed, ToolTimedOut
-from services.worker.tools.schemas import InputSchema
+from services.worker.tools.schemas import ToolSchemas
 from services.worker.tools.transports import Refusal, StandardError, noting_refusal, open_transport
 
 _OPEN_SECONDS = 30.0
@@ -35,7 +35,7 @@ class SessionEnded(ToolFailed):
 class _Opened:
     client: Client
     tools: tuple[Tool, ...]
-    schemas: Mapping[str, InputSchema]
+    schemas: Mapping[str, ToolSchemas]
     told: bool = False
     """Somebody was told of these tools: who asks again wants to know what they are now."""
 
@@ -141,7 +141,7 @@ class Connection:
         if schema is None:
             names = ", ".join(sorted(session.schemas)) or "none"
             raise InputNotValid(f"tool server {self.server.name} has no tool {tool}; it has {clip(names, 500)}")
-        schema.check(arguments)
+        schema.check_input(arguments)
 
     def _call_failure(self, error: Exception, refusal: Refusal) -> ToolFailed:
         if isinstance(error, MCPError):
@@ -184,8 +184,8 @@ class Connection:
             self._on_open()
             await self._closing.wait()
 
-    def _schemas(self, tools: tuple[Tool, ...]) -> Mapping[str, InputSchema]:
-        return {tool.name: InputSchema(f"{self.server.name}.{tool.name}", tool.input_schema) for tool in tools}
+    def _schemas(self, tools: tuple[Tool, ...]) -> Mapping[str, ToolSchemas]:
+        return {tool.name: ToolSchemas(f"{self.server.name}.{tool.name}", tool) for tool in tools}
 
     def _fail_opening(self, why: str, stderr: StandardError, retry_after: float | None = None) -> None:
         if not self._opened.done():
