@@ -4,7 +4,7 @@ What a template will become nobody knows yet, so only what is wrong whatever it 
 be valid is refused.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from itertools import islice
 from typing import Any
 
@@ -12,7 +12,7 @@ from jsonschema import exceptions
 from jsonschema.exceptions import ValidationError
 
 from services.pipeline.errors import Problem, TemplateError, clip
-from services.pipeline.schemas import Schema, SchemaNotUsable, path
+from services.pipeline.schemas import Effort, Schema, SchemaNotUsable, path
 from services.pipeline.templates import compile_template, member
 
 MAX_PROBLEMS = 20
@@ -33,13 +33,18 @@ class _SomeText(str):
     """What text with expressions in it will become: text."""
 
 
-def input_problems(tool: str, schema: Schema, given: Mapping[str, Any], field: str) -> list[Problem]:
-    """What is certainly wrong with the input that a step gives to `tool`; `field` is where the input stands."""
+def input_problems(
+    tool: str, schema: Schema, given: Mapping[str, Any], field: str, effort: Effort | None = None
+) -> list[Problem]:
+    """What is certainly wrong with the input that a step gives to `tool`; `field` is where the input stands.
+
+    Nothing, when it cannot be told, or is more work than `effort` allows.
+    """
     value = _foreseen(given)
     is_open = _holds_unknown(value)
     problems: dict[Problem, None] = {}
     try:
-        for fault in islice(schema.faults(value), _LOOKED_AT):
+        for fault in islice(schema.faults(value, effort), _LOOKED_AT):
             if is_open and not _is_certain(fault):
                 continue
             problems |= dict.fromkeys(_problems(tool, fault, field))
@@ -107,8 +112,8 @@ def _problems(tool: str, fault: ValidationError, field: str) -> Iterator[Problem
         yield Problem(path(innermost, field), clip(innermost.message, _LONGEST_MESSAGE))
 
 
-def _listed(names: Mapping[str, Any]) -> str:
-    shown = ", ".join(clip(name, 40) for name in list(names)[:_NAMES_SHOWN])
+def _listed(names: Collection[str]) -> str:
+    shown = ", ".join(clip(name, 40) for name in sorted(names)[:_NAMES_SHOWN])
     return f"{shown or 'none'}{', ...' if len(names) > _NAMES_SHOWN else ''}"
 
 

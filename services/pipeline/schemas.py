@@ -20,7 +20,7 @@ from referencing import Registry
 from services.pipeline.templates import member
 
 MAX_STEPS = 100_000
-"""Keywords looked at, and values compared with, in one check: at worst about half a second of work."""
+"""Keywords looked at, and values compared with: at worst about half a second of work."""
 
 _PATTERN = "pattern"
 # Where one keyword is left out, these may refuse what is valid; `pattern` alone only ever refuses too little.
@@ -28,7 +28,19 @@ _TURN_ROUND = {"not", "if", "oneOf", "maxContains"}
 _NEED_PATTERNS = "patternProperties"
 _DATA = {"const", "enum", "default", "examples"}
 _Rule = Callable[[Validator, Any, Any, Any], Iterator[ValidationError] | None]
-_left = threading.local()
+_current = threading.local()
+
+
+class Effort:
+    """How much work checks may be. Whoever makes several checks may give them one."""
+
+    def __init__(self, steps: int = MAX_STEPS) -> None:
+        self._left = steps
+
+    def spend(self, steps: int) -> None:
+        self._left -= steps
+        if self._left < 0:
+            raise _TooMuchWork
 
 
 class SchemaNotUsable(Exception):
@@ -53,9 +65,9 @@ class Schema:
         except Exception as error:  # it is faulty, or too deep to be checked
             raise SchemaNotUsable(type(error).__name__) from None
 
-    def faults(self, value: Any) -> Iterator[ValidationError]:
+    def faults(self, value: Any, effort: Effort | None = None) -> Iterator[ValidationError]:
         """What is wrong with `value`. Raises SchemaNotUsable when it cannot be told."""
-        _left.steps = MAX_STEPS
+        _current.effort = effort or Effort()
         try:
             yield from self._validator.iter_errors(value)
         except Exception as error:  # it refers to what is not there, to itself without end, or is too much work
@@ -88,9 +100,7 @@ def _bounded(dialect: Any) -> Any:
 
 def _counted(rule: _Rule) -> _Rule:
     def check(validator: Validator, value: Any, instance: Any, schema: Any) -> Iterator[ValidationError] | None:
-        _left.steps -= 1 + (len(value) if isinstance(value, list) else 0)
-        if _left.steps < 0:
-            raise _TooMuchWork
+        _current.effort.spend(1 + (len(value) if isinstance(value, list) else 0))
         return rule(validator, value, instance, schema)
 
     return check

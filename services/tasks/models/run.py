@@ -182,6 +182,7 @@ class LeasedRun:
     steps: list[RunStep]
     traceparent: str
     created_at: datetime
+    created_by: str
     former_agent_id: str | None = None
     """Who worked on it before, in case that the run is left in the queue after all."""
 

@@ -124,6 +124,7 @@ def _leased_run(
         steps=steps,
         traceparent=row.traceparent,
         created_at=row.created_at,
+        created_by=row.created_by,
         former_agent_id=former_agent_id,
     )
 
@@ -144,6 +145,7 @@ _LEASED = [
         "payload",
         "traceparent",
         "created_at",
+        "created_by",
     )
 ]
 _limit = bindparam("limit", type_=Integer())

@@ -56,6 +56,9 @@ NEEDED = {
     "RenewRuns": "runs:work",
     "ReportRuns": "runs:work",
     "CreateToolServer": "admin",
+    "GetToolServer": "tools:admin",
+    "UpdateToolServer": "admin",
+    "DeleteToolServer": "admin",
     "ListToolServers": "tools:admin",
     "ListTools": "tools:read",
     "ReportTools": "tools:admin",
@@ -126,5 +129,5 @@ def test_what_changes_something_is_marked_so() -> None:
         "CreateTask", "UpdateTask", "RunTaskNow", "SnoozeTask", "PauseTask", "ResumeTask", "CancelTask",
         "CreateRuns", "CancelRun", "RetryRun", "PruneRuns", "LeaseRuns", "RenewRuns", "ReportRuns",
         "CreateLedgerRun", "UpdateLedgerRun", "ApproveLedgerRun", "RejectLedgerRun", "CancelLedgerRun",
-        "PruneLedgerRuns", "CreateToolServer", "ReportTools",
+        "PruneLedgerRuns", "CreateToolServer", "UpdateToolServer", "DeleteToolServer", "ReportTools",
     }  # fmt: skip

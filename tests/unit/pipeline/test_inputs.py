@@ -36,7 +36,7 @@ def problems(with_: dict[str, Any], schema: dict[str, Any] = CONVERT) -> dict[st
         ({}, {"time": "is required by time.convert"}),
         (
             {"time": "12:00", "tiem": 1},
-            {"tiem": "is not known to time.convert; known are time, zones, count, mode, where"},
+            {"tiem": "is not known to time.convert; known are count, mode, time, where, zones"},
         ),
         ({"time": 12}, {"time": "12 is not of type 'string'"}),
         ({"time": "12:00", "zones": ["UTC", 1]}, {"zones[1]": "1 is not of type 'string'"}),
