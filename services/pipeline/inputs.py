@@ -96,16 +96,17 @@ def _is_certain(fault: ValidationError) -> bool:
 
 def _problems(tool: str, fault: ValidationError, field: str) -> Iterator[Problem]:
     where = path(fault, field)
+    given: Any = fault.instance
     if fault.validator == "required" and isinstance(fault.validator_value, list):
         for name in fault.validator_value:
-            if name not in fault.instance:
+            if name not in given:
                 yield Problem(member(where, str(name)), f"is required by {tool}")
     elif fault.validator == "additionalProperties" and fault.validator_value is False:
         known = fault.schema.get("properties", {}) if isinstance(fault.schema, Mapping) else {}
-        for name in fault.instance:
+        for name in given:
             if name not in known:
                 yield Problem(member(where, name), f"is not known to {tool}; known are {_listed(known)}")
-    elif isinstance(fault.instance, _SomeText):
+    elif isinstance(given, _SomeText):
         yield Problem(where, f"is text, and {tool} takes {_kinds(fault.validator_value)}")
     else:
         innermost = exceptions.best_match(iter([fault])) or fault

@@ -57,7 +57,7 @@ class Schema:
             if _NEED_PATTERNS in words or (_PATTERN in words and words & _TURN_ROUND):
                 raise SchemaNotUsable("it cannot be told without regular expressions")
             dialect = validator_for(schema, default=Draft202012Validator)
-            dialect.check_schema(schema)
+            dialect.check_schema(dict(schema))
             # An empty registry: a schema must not make anybody fetch what it refers to.
             self._validator = _bounded(dialect)(_of_one_dialect(schema), registry=Registry())
         except SchemaNotUsable:
@@ -75,7 +75,8 @@ class Schema:
 
     def worst_fault(self, value: Any) -> ValidationError | None:
         """What most probably is to be mended. Raises SchemaNotUsable."""
-        return exceptions.best_match(self.faults(value))
+        fault: ValidationError | None = exceptions.best_match(self.faults(value))
+        return fault
 
 
 def path(fault: ValidationError, field: str) -> str:
@@ -95,7 +96,8 @@ def _bounded(dialect: Any) -> Any:
     rules = dict(dialect.VALIDATORS) | {_PATTERN: _no_faults}
     if "uniqueItems" in rules:
         rules["uniqueItems"] = _unique_items
-    return extend(dialect, {keyword: _counted(rule) for keyword, rule in rules.items()})
+    counted = {keyword: _counted(rule) for keyword, rule in rules.items()}
+    return extend(dialect, counted)  # type: ignore[no-untyped-call]
 
 
 def _counted(rule: _Rule) -> _Rule:

@@ -39,7 +39,9 @@ def tool_server_changes(request: tool_service_pb2.UpdateToolServerRequest) -> di
     changes = {name: getattr(request, name) for name in _SAME_IN_BOTH if name in given}
     if "transport" in given:
         changes["transport"] = from_enum(ToolTransport, tool_pb2.ToolTransport, request.transport)
-    collections = {name: from_list(getattr(request, name)) for name in ("command", "scopes") if name in given}
+    collections: dict[str, Any] = {
+        name: from_list(getattr(request, name)) for name in ("command", "scopes") if name in given
+    }
     if "env" in given:
         collections["env"] = from_struct(request.env)
     _require_strings(collections)
