@@ -17,11 +17,14 @@ from jsonschema.protocols import Validator
 from jsonschema.validators import Draft202012Validator, extend, validator_for
 from referencing import Registry
 
+from services.pipeline.errors import clip
 from services.pipeline.templates import member
 
 MAX_STEPS = 100_000
 """Keywords looked at, and values compared with: at worst about half a second of work."""
 
+_CHARACTERS_PER_STEP = 64
+_LONGEST_MESSAGE = 500
 _PATTERN = "pattern"
 # Where one keyword is left out, these may refuse what is valid; `pattern` alone only ever refuses too little.
 _TURN_ROUND = {"not", "if", "oneOf", "maxContains"}
@@ -101,9 +104,14 @@ def _bounded(dialect: Any) -> Any:
 
 
 def _counted(rule: _Rule) -> _Rule:
-    def check(validator: Validator, value: Any, instance: Any, schema: Any) -> Iterator[ValidationError] | None:
-        _current.effort.spend(1 + (len(value) if isinstance(value, list) else 0))
-        return rule(validator, value, instance, schema)
+    def check(validator: Validator, value: Any, instance: Any, schema: Any) -> Iterator[ValidationError]:
+        effort: Effort = _current.effort
+        effort.spend(1 + (len(value) if isinstance(value, list) else 0))
+        for fault in rule(validator, value, instance, schema) or ():
+            # It tells the whole value, however large.
+            effort.spend(len(fault.message) // _CHARACTERS_PER_STEP)
+            fault.message = clip(fault.message, _LONGEST_MESSAGE)
+            yield fault
 
     return check
 

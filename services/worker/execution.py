@@ -4,7 +4,7 @@ import asyncio
 import logging
 import math
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Protocol
 
 import orjson
 from baton.tasks.v1 import run_pb2, work_service_pb2
@@ -28,17 +28,25 @@ _DONE = (run_pb2.STEP_STATUS_SUCCEEDED, run_pb2.STEP_STATUS_SKIPPED)
 _log = logging.getLogger(__name__)
 
 
+class ToolsOf(Protocol):
+    """Knows who may use which tools."""
+
+    def of(self, owner: str) -> Tools:
+        """The tools as the agent `owner` may use them."""
+
+
 class Executor:
     """Does leased runs, any number at a time."""
 
-    def __init__(self, tools: Tools, reporter: Reporter, clock: Clock) -> None:
+    def __init__(self, tools: ToolsOf, reporter: Reporter, clock: Clock) -> None:
         self._tools = tools
         self._reporter = reporter
         self._clock = clock
 
     async def execute(self, leased: work_service_pb2.LeasedRun, held: HeldRun) -> None:
         """Does the run and reports it. Returns when it ended, was given back, or is no longer ours."""
-        runner = StepRunner(leased.lease.run_id, leased.lease.attempt, self._tools, self._clock)
+        tools = self._tools.of(leased.created_by)
+        runner = StepRunner(leased.lease.run_id, leased.lease.attempt, tools, self._clock)
         with spans.run_span(leased) as span:
             try:
                 await _Execution(leased, held, runner, self._reporter, self._clock, span).run()

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Coroutine
 from typing import Any
 
+from baton.sessions.v1 import agent_service_pb2_grpc
 from baton.tasks.v1 import tool_service_pb2_grpc, work_service_pb2_grpc
 from grpc.aio import Channel
 
@@ -14,9 +15,11 @@ from services.chassis.ids import new_id
 from services.worker.execution import Executor
 from services.worker.held import HeldRuns, LeaseTiming
 from services.worker.leasing import Leasing
+from services.worker.limits import ProcessLimits
 from services.worker.renewal import Renewal
 from services.worker.reporting import Reporter
 from services.worker.tools.mcp_pool import McpPool
+from services.worker.tools.permissions import Permissions
 from services.worker.tools.registry import Registry
 from services.worker.tools.toolbox import Toolbox
 
@@ -28,12 +31,14 @@ _log = logging.getLogger(__name__)
 class Worker:
     """A client of the tasks service that does up to `concurrency` runs of one role at a time.
 
-    Of their tool calls at most `tool_calls` at a time go to any one tool server.
+    Of their tool calls at most `tool_calls` at a time go to any one tool server. What the owners of runs hold it asks
+    the sessions service.
     """
 
     def __init__(
         self,
         tasks: Channel,
+        sessions: Channel,
         *,
         clock: Clock,
         concurrency: int = 100,
@@ -41,13 +46,15 @@ class Worker:
         role: str = "",
         grace_seconds: float = 20.0,
         timing: LeaseTiming | None = None,
+        limits: ProcessLimits | None = None,
     ) -> None:
         work = work_service_pb2_grpc.WorkServiceStub(tasks)
         self._grace_seconds = grace_seconds
         self._held = HeldRuns(concurrency, timing)
-        self._pool = McpPool(tool_calls)
+        self._pool = McpPool(tool_calls, limits=limits)
         self._registry = Registry(tool_service_pb2_grpc.ToolServiceStub(tasks), self._pool)
-        executor = Executor(Toolbox(self._registry, self._pool), Reporter(work), clock)
+        permissions = Permissions(agent_service_pb2_grpc.AgentServiceStub(sessions))
+        executor = Executor(Toolbox(self._registry, self._pool, permissions), Reporter(work), clock)
         self._leasing = Leasing(work, new_id(), self._held, executor.execute, executor.give_back, role=role)
         self._renewal = Renewal(work, self._held)
 

@@ -32,7 +32,7 @@ class ToolSchemas:
         if self._output is None:
             return
         if structured is None:
-            raise ToolFailed(f"{self._address} answered no structured output, which its schema promises")
+            raise ToolFailed(f"the output of {self._address} has no structured content, which its schema promises")
         if fault := self._output.fault(structured, "output"):
             raise ToolFailed(f"the output of {self._address} does not fit its schema: {fault}")
 

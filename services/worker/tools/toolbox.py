@@ -1,9 +1,11 @@
 """Calls a tool by its address, wherever it is."""
 
+from collections.abc import Iterable
 from typing import Any, Protocol
 
 from baton.tasks.v1 import tool_pb2
 
+from services.worker.failures import InputNotValid
 from services.worker.tools import builtin, results
 from services.worker.tools.mcp_pool import McpPool
 
@@ -17,14 +19,26 @@ class Servers(Protocol):
         """Raises InputNotValid when there is none of this name."""
 
 
+class Permits(Protocol):
+    """Knows what agents may use."""
+
+    async def require(self, owner: str, scopes: Iterable[str], server: str) -> None:
+        """Raises StepFailed unless the agent `owner` holds the scopes that `server` asks for."""
+
+
 class Toolbox:
     """The tools that steps can use."""
 
-    def __init__(self, servers: Servers, pool: McpPool) -> None:
+    def __init__(self, servers: Servers, pool: McpPool, permits: Permits) -> None:
         self._servers = servers
         self._pool = pool
+        self._permits = permits
 
-    async def call(self, uses: str, arguments: dict[str, Any], *, timeout: float | None, key: str) -> Any:
+    def of(self, owner: str) -> "OwnersTools":
+        """The tools as the agent `owner` may use them."""
+        return OwnersTools(self, owner)
+
+    async def call(self, owner: str, uses: str, arguments: dict[str, Any], *, timeout: float | None, key: str) -> Any:
         """The answer of the tool `uses` (`server.tool`) as a JSON value of at most 64 KiB.
 
         `timeout` is in seconds; None is the server's own, or 30. Raises StepFailed.
@@ -32,7 +46,28 @@ class Toolbox:
         if uses in builtin.TOOLS:
             return results.checked(await builtin.TOOLS[uses](arguments, timeout or DEFAULT_TIMEOUT_SECONDS))
         name, tool = uses.split(".", 1)
-        server = await self._servers.server(name)
-        seconds = timeout or server.timeout_seconds or DEFAULT_TIMEOUT_SECONDS
-        result = await self._pool.call(server, tool, arguments, timeout=seconds, key=key)
+        async with self._pool.turn(name):
+            # Only now: what is said of the server may have changed while others had their turn.
+            server = await self._servers.server(name)
+            await self._require_use(server, owner)
+            seconds = timeout or server.timeout_seconds or DEFAULT_TIMEOUT_SECONDS
+            result = await self._pool.call(server, tool, arguments, timeout=seconds, key=key)
         return results.checked(results.from_mcp(result))
+
+    async def _require_use(self, server: tool_pb2.ToolServer, owner: str) -> None:
+        if not server.enabled:
+            raise InputNotValid(f"tool server {server.name} is disabled")
+        if server.scopes:
+            await self._permits.require(owner, server.scopes, server.name)
+
+
+class OwnersTools:
+    """The tools that the steps of one agent's runs can use."""
+
+    def __init__(self, toolbox: Toolbox, owner: str) -> None:
+        self._toolbox = toolbox
+        self._owner = owner
+
+    async def call(self, uses: str, arguments: dict[str, Any], *, timeout: float | None, key: str) -> Any:
+        """As `Toolbox.call`."""
+        return await self._toolbox.call(self._owner, uses, arguments, timeout=timeout, key=key)

@@ -3,6 +3,7 @@ import pytest
 from services.chassis import config
 from services.chassis.config import ConfigurationError
 from services.worker.config import Settings
+from services.worker.limits import ProcessLimits
 
 REQUIRED = {
     "BATON_TASKS_ADDRESS": "127.0.0.1:1",
@@ -19,6 +20,11 @@ REQUIRED = {
         ("BATON_WORKER_CONCURRENCY", "1001"),
         ("BATON_WORKER_TOOL_CALLS", "0"),
         ("BATON_WORKER_TOOL_CALLS", "1001"),
+        ("BATON_TOOL_MEMORY_MB", "63"),
+        ("BATON_TOOL_MEMORY_MB", "-1"),
+        ("BATON_TOOL_MEMORY_MB", "1048577"),
+        ("BATON_TOOL_OPEN_FILES", "0"),
+        ("BATON_TOOL_OPEN_FILES", "63"),
         ("BATON_WORKER_GRACE_SECONDS", "-0.1"),
         ("BATON_WORKER_GRACE_SECONDS", "nan"),
         ("BATON_WORKER_GRACE_SECONDS", "inf"),
@@ -35,3 +41,9 @@ def test_the_bounds_themselves_are_allowed(concurrency: str) -> None:
         Settings, {**REQUIRED, "BATON_WORKER_CONCURRENCY": concurrency, "BATON_WORKER_GRACE_SECONDS": "0"}
     )
     assert (settings.concurrency, settings.grace_seconds) == (int(concurrency), 0)
+
+
+def test_the_processes_of_tool_servers_are_limited_as_their_operator_says() -> None:
+    assert config.load(Settings, REQUIRED).process_limits == ProcessLimits(2048 * 2**20, 1024)
+    none = {**REQUIRED, "BATON_TOOL_MEMORY_MB": "0", "BATON_TOOL_OPEN_FILES": "64"}
+    assert config.load(Settings, none).process_limits == ProcessLimits(0, 64)
