@@ -19,6 +19,9 @@ class Settings:
     retention_days: int = setting(
         "BATON_RETENTION_DAYS", default=0, help="how long finished runs are kept; 0 is for ever"
     )
+    tool_servers_file: Path | None = setting(
+        "BATON_TOOL_SERVERS_FILE", default=None, help="YAML or JSON file that lists tool servers; read at the start"
+    )
     idempotency_ttl_seconds: int = setting(
         "IDEMPOTENCY_TTL_SECONDS", default=86_400, help="how long an answer is remembered by its key"
     )

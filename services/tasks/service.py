@@ -30,6 +30,7 @@ from services.chassis.auth import Verifier
 from services.chassis.clock import Clock, SystemClock
 from services.chassis.config import ConfigurationError
 from services.chassis.database import Database
+from services.chassis.errors import Unavailable
 from services.chassis.idempotency import Idempotency
 from services.chassis.paging import Cursors
 from services.chassis.policy import policies
@@ -51,6 +52,7 @@ from services.tasks.servicer.task import TaskServicer
 from services.tasks.servicer.tool import ToolServicer
 from services.tasks.servicer.work import WorkServicer
 from services.tasks.store.tables import idempotency_keys, tasks
+from services.tasks.tool_servers_file import ToolServersFile
 from services.tasks.wakeup import Wakeup
 
 SCHEMA = "tasks"
@@ -79,13 +81,18 @@ class Service:
     """None on SQLite, where the history is one table."""
     retention: Retention | None
     """None when everything is kept."""
+    tool_servers_file: ToolServersFile | None
+    """None when the operator has no such file."""
 
     def background(self) -> Sequence[Coroutine[None, None, None]]:
         """The loops that run beside the server."""
         listening = [loops.forever("listener", self.listener.step, timeout=_LISTENING_SECONDS)] if self.listener else []
         months = [loops.forever("months", self.month_maker.step, timeout=60)] if self.month_maker else []
         retention = [loops.forever("retention", self.retention.step, timeout=3600)] if self.retention else []
+        file = self.tool_servers_file
+        tool_servers = [loops.forever("tool-servers-file", file.step, timeout=30)] if file else []
         return (
+            *tool_servers,
             *listening,
             *months,
             *retention,
@@ -107,14 +114,17 @@ class Service:
         self.database.close()
 
     async def ready(self) -> None:
-        """Raises while the tables cannot be read."""
+        """Raises while the tables cannot be read, or do not say yet what the operator's file says."""
         await self.database.read(lambda connection, clock: connection.execute(select(tasks.c.id).limit(1)).all())
+        if self.tool_servers_file is not None and not self.tool_servers_file.synced:
+            raise Unavailable("the tool servers of the operator's file are not stored yet")
 
 
 def build(settings: Settings, clock: Clock | None = None) -> Service:
     """The service as `settings` say, with the time from `clock` (default: the database's). Needs a running loop.
 
-    The database need not be there yet. Raises ConfigurationError, or OSError when the cursor key cannot be read.
+    The database need not be there yet. Raises ConfigurationError, or OSError when the cursor key, or the file of tool
+    servers, cannot be read.
     """
     # The zones of the tzdata package and no others: every replica must agree on them.
     zoneinfo.reset_tzpath(())
@@ -157,6 +167,7 @@ def build(settings: Settings, clock: Clock | None = None) -> Service:
     expiry = Expiry(database, work_wakeup)
     month_maker = MonthMaker(database) if database.is_postgres else None
     retention = Retention(database, settings.retention_days) if settings.retention_days else None
+    tool_servers = ToolServersFile(settings.tool_servers_file, database) if settings.tool_servers_file else None
     return Service(
         server=server,
         database=database,
@@ -170,6 +181,7 @@ def build(settings: Settings, clock: Clock | None = None) -> Service:
         listener=listener,
         month_maker=month_maker,
         retention=retention,
+        tool_servers_file=tool_servers,
     )
 
 

@@ -5,7 +5,7 @@ import logging
 import math
 from collections.abc import AsyncIterator
 from datetime import timedelta
-from typing import Any
+from typing import Any, Protocol
 
 from baton.tasks.v1 import run_pb2, work_service_pb2
 from baton.tasks.v1.work_service_pb2 import RunReport
@@ -33,10 +33,17 @@ from services.worker.steps import StepResult, StepRunner, Tools
 _log = logging.getLogger(__name__)
 
 
+class ToolsOf(Protocol):
+    """Knows who may use which tools."""
+
+    def of(self, owner: str) -> Tools:
+        """The tools as the agent `owner` may use them."""
+
+
 class Executor:
     """Does leased runs, any number at a time."""
 
-    def __init__(self, work: WorkServiceStub, tools: Tools, reporter: Reporter, files: Files, clock: Clock) -> None:
+    def __init__(self, work: WorkServiceStub, tools: ToolsOf, reporter: Reporter, files: Files, clock: Clock) -> None:
         self._work = work
         self._tools = tools
         self._reporter = reporter
@@ -46,7 +53,8 @@ class Executor:
     async def execute(self, leased: work_service_pb2.LeasedRun, held: HeldRun) -> None:
         """Does the run and reports it. Returns when it ended, was given back, or is no longer ours."""
         approvals = Approvals(leased, self._work)
-        runner = StepRunner(leased.lease.run_id, leased.lease.attempt, self._tools, approvals, self._clock)
+        tools = self._tools.of(leased.created_by)
+        runner = StepRunner(leased.lease.run_id, leased.lease.attempt, tools, approvals, self._clock)
         with spans.run_span(leased) as span:
             try:
                 await _Execution(leased, held, runner, approvals, self._reporter, self._files, span).run()

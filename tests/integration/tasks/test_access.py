@@ -75,6 +75,9 @@ NEEDED = {
     "RenewRuns": "runs:work",
     "ReportRuns": "runs:work",
     "CreateToolServer": "admin",
+    "GetToolServer": "tools:admin",
+    "UpdateToolServer": "admin",
+    "DeleteToolServer": "admin",
     "ListToolServers": "tools:admin",
     "ListTools": "tools:read",
     "ReportTools": "tools:admin",
@@ -165,6 +168,7 @@ def test_what_changes_something_is_marked_so() -> None:
         "CreateTask", "UpdateTask", "RunTaskNow", "SnoozeTask", "PauseTask", "ResumeTask", "CancelTask",
         "CreateRuns", "CancelRun", "RetryRun", "PruneRuns", "LeaseRuns", "RenewRuns", "ReportRuns",
         "CreateLedgerRun", "UpdateLedgerRun", "ApproveLedgerRun", "RejectLedgerRun", "CancelLedgerRun",
-        "PruneLedgerRuns", "CreateToolServer", "ReportTools", "PutFile", "PublishEvent", "ReplayEvent", "PruneEvents",
+        "PruneLedgerRuns", "CreateToolServer", "UpdateToolServer", "DeleteToolServer", "ReportTools", "PutFile",
+        "PublishEvent", "ReplayEvent", "PruneEvents",
         "UseApproval", "RequestApproval", "ApproveApproval", "RejectApproval",
     }  # fmt: skip
