@@ -188,7 +188,7 @@ async def test_a_server_that_does_not_let_go_is_left(server: Server) -> None:
 @pytest.mark.parametrize("tool", ["big", "big_event"])
 async def test_an_answer_of_ten_megabytes_is_told(call: Callable[..., Any], tool: str) -> None:
     answer = await call(tool)
-    with pytest.raises(ToolFailed, match="output is 10485762 bytes, at most 65536"):
+    with pytest.raises(ToolFailed, match="output is 10485762 bytes, at most 4194304"):
         results.checked(answer)
 
 
