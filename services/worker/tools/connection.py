@@ -149,6 +149,7 @@ class Connection:
         if not self._owner.done():
             _log.error("tool_server_not_closed", extra={"server": self.server.name})
             self._owner.cancel()
+            await asyncio.wait([self._owner], timeout=_LEAVE_SECONDS)
 
     async def _session(self) -> _Opened:
         # Shielded: a caller that gives up must not spoil the opening for the others.
