@@ -103,11 +103,12 @@ def refuse(arguments: dict[str, Any]) -> None:
 
 def flood(arguments: dict[str, Any]) -> str:
     """Writes without end, while everything else goes on: `garbage`, `notifications`, `answers` or `stderr`."""
+    padding = b" " * 2000 + b"\n"
     line = {
-        "garbage": b"this is no message " * 4 + b"\n",
-        "notifications": b'{"jsonrpc": "2.0", "method": "notifications/tools/list_changed"}\n',
-        "answers": b'{"jsonrpc": "2.0", "id": 999999, "result": {}}\n',
-        "stderr": b"complaint " * 10 + b"\n",
+        "garbage": b"this is no message" + padding,
+        "notifications": b'{"jsonrpc": "2.0", "method": "notifications/tools/list_changed"}' + padding,
+        "answers": b'{"jsonrpc": "2.0", "id": 999999, "result": {}}' + padding,
+        "stderr": b"complaint" + padding,
     }[arguments["with"]]
 
     def go_on() -> None:

@@ -153,6 +153,7 @@ class Connection:
         if not self._owner.done():
             _log.error("tool_server_not_closed", extra={"server": self.server.name})
             self._owner.cancel()
+            await asyncio.wait([self._owner], timeout=_LEAVE_SECONDS)
 
     def _is_outdated(self) -> bool:
         """Whether a secret in the server's environment is another one by now, or gone."""

@@ -7,7 +7,7 @@ the worker died, the server is ended and everything it has started, whether or n
 same is done with what a server leaves behind. To the socket goes one line: `start` and why the server could not be
 started, or `end` and how it ended. A limit of 0 is none.
 
-It uses the standard library alone, and little of it, so that it starts in some 15 ms: not even contextlib.
+It uses the standard library alone, and little of it, so that it starts in some 20 ms: not even contextlib.
 """
 
 import ctypes

@@ -1,5 +1,7 @@
 """A step's input against its tool's schema, before anything runs."""
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -58,6 +60,19 @@ def problems(with_: dict[str, Any], schema: dict[str, Any] = CONVERT) -> dict[st
 )
 def test_what_is_certainly_wrong_is_told(with_: dict[str, Any], found: dict[str, str]) -> None:
     assert problems(with_) == found
+
+
+def test_the_documentation_says_what_is_so() -> None:
+    schema = {
+        "properties": {"timezone": {"type": "string"}}, "required": ["timezone"], "additionalProperties": False,
+    }  # fmt: skip
+    text = (Path(__file__).parents[3] / "docs" / "tools.md").read_text()
+    table = text.partition("| `with`, where")[2].partition("\n\n")[0].split("\n")[2:]
+    rows = [[cell.strip(" `") for cell in line.strip("|").split("|")] for line in table]
+    assert len(rows) == 4
+    for with_, field, fault in rows:
+        found = input_problems("time.get_current_time", Schema(schema), json.loads(with_), FIELD)
+        assert [(problem.field, problem.description) for problem in found] == ([(field, fault)] if field else [])
 
 
 def test_what_depends_on_a_template_is_not_guessed() -> None:
