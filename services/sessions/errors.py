@@ -64,6 +64,6 @@ def unknown_scopes(strangers: Mapping[int, str], known: Iterable[str]) -> Invali
     """The error for scopes that do not exist, given by their place in the request."""
     allowed = ", ".join(sorted(known))
     return InvalidArgument.of(
-        Violation(f"scopes[{index}]", f"{scope!r} is not a scope: use one of {allowed}")
+        Violation(f"scopes[{index}]", f"{scope!r} is not a scope: use one of {allowed}, or tool:<name>")
         for index, scope in strangers.items()
     )

@@ -1,5 +1,6 @@
 """The scopes there are, and who holds which."""
 
+import re
 from collections.abc import Collection, Iterable
 
 from services.sessions.errors import unknown_scopes
@@ -36,9 +37,18 @@ KNOWN = frozenset(
 )
 
 
+# What tool servers ask of the owners of tasks. Whoever registers a server names them, so there is no list.
+_OF_TOOLS = re.compile(r"tool:[A-Za-z0-9._-]{1,95}")
+
+
 def check_known(scopes: Iterable[str]) -> None:
-    """Raises InvalidArgument with one violation for each scope that does not exist."""
-    strangers = {index: scope for index, scope in enumerate(scopes) if scope not in KNOWN}
+    """Raises InvalidArgument with one violation for each scope that does not exist.
+
+    Of those that tool servers ask for, `tool:<name>`, there is every one.
+    """
+    strangers = {
+        index: scope for index, scope in enumerate(scopes) if scope not in KNOWN and not _OF_TOOLS.fullmatch(scope)
+    }
     if strangers:
         raise unknown_scopes(strangers, KNOWN)
 

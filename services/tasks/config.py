@@ -32,6 +32,9 @@ class Settings:
         "BATON_RETENTION_DAYS", default=0, help="how long finished runs are kept; 0 is for ever"
     )
     egress_allow: str = setting(allowed.VARIABLE, default="", help=allowed.HELP)
+    tool_servers_file: Path | None = setting(
+        "BATON_TOOL_SERVERS_FILE", default=None, help="YAML or JSON file that lists tool servers; read at the start"
+    )
     idempotency_ttl_seconds: int = setting(
         "IDEMPOTENCY_TTL_SECONDS", default=86_400, help="how long an answer is remembered by its key"
     )

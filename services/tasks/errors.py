@@ -1,6 +1,6 @@
 """What can go wrong in the tasks context, one class per fact."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 from services.chassis.errors import (
     AlreadyExists,
@@ -412,4 +412,29 @@ class TooManyWebhooks(ResourceExhausted):
             f"there are {most} webhooks, which is the most that there may be: delete one that nobody needs",
             reason="TOO_MANY_WEBHOOKS",
             metadata={"most": str(most)},
+        )
+
+
+class ToolServerManagedByFile(FailedPrecondition):
+    """What the operator's file says, the API does not change."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"tool server {name!r} comes from the operator's file: change it there, and start the tasks service anew",
+            reason="TOOL_SERVER_MANAGED_BY_FILE",
+            metadata={"name": name},
+        )
+
+
+class ToolServerInUse(FailedPrecondition):
+    """Tasks name tools of the server."""
+
+    def __init__(self, name: str, titles: Mapping[str, str], *, more: bool) -> None:
+        """`titles` are those of some of the tasks, by id; `more` says that there are others."""
+        named = ", ".join(f"{title!r} ({task_id})" for task_id, title in titles.items())
+        super().__init__(
+            f"tasks use tool server {name!r}: {named}{' and more' if more else ''}; "
+            "change or cancel them, disable the server, or delete it with force=true",
+            reason="TOOL_SERVER_IN_USE",
+            metadata={"name": name, "task_ids": ",".join(titles)},
         )

@@ -39,6 +39,7 @@ from services.chassis.database import Database
 from services.chassis.egress import allowed
 from services.chassis.egress.client import Egress
 from services.chassis.egress.guard import Guard
+from services.chassis.errors import Unavailable
 from services.chassis.idempotency import Idempotency
 from services.chassis.ids import is_uuid, stored_id
 from services.chassis.paging import Cursors
@@ -67,6 +68,7 @@ from services.tasks.servicer.webhook import WebhookServicer
 from services.tasks.servicer.work import WorkServicer
 from services.tasks.store.tables import idempotency_keys, tasks
 from services.tasks.stream import Source, StreamConsumer, check_url
+from services.tasks.tool_servers_file import ToolServersFile
 from services.tasks.wakeup import Wakeup
 from services.tasks.webhook_sender import WebhookSender
 
@@ -101,6 +103,8 @@ class Service:
     """None when everything is kept."""
     stream: StreamConsumer | None
     """None when no stream of events is named."""
+    tool_servers_file: ToolServersFile | None
+    """None when the operator has no such file."""
 
     def background(self) -> Sequence[Coroutine[None, None, None]]:
         """The loops that run beside the server."""
@@ -108,8 +112,11 @@ class Service:
         months = [loops.forever("months", self.month_maker.step, timeout=60)] if self.month_maker else []
         retention = [loops.forever("retention", self.retention.step, timeout=3600)] if self.retention else []
         stream = [loops.forever("stream", self.stream.step, timeout=120)] if self.stream else []
+        file = self.tool_servers_file
+        tool_servers = [loops.forever("tool-servers-file", file.step, timeout=30)] if file else []
         return (
             *stream,
+            *tool_servers,
             *listening,
             *months,
             *retention,
@@ -135,14 +142,17 @@ class Service:
         self.database.close()
 
     async def ready(self) -> None:
-        """Raises while the tables cannot be read."""
+        """Raises while the tables cannot be read, or do not say yet what the operator's file says."""
         await self.database.read(lambda connection, clock: connection.execute(select(tasks.c.id).limit(1)).all())
+        if self.tool_servers_file is not None and not self.tool_servers_file.synced:
+            raise Unavailable("the tool servers of the operator's file are not stored yet")
 
 
 def build(settings: Settings, clock: Clock | None = None) -> Service:
     """The service as `settings` say, with the time from `clock` (default: the database's). Needs a running loop.
 
-    The database need not be there yet. Raises ConfigurationError, or OSError when the cursor key cannot be read.
+    The database need not be there yet. Raises ConfigurationError, or OSError when the cursor key, or the file of tool
+    servers, cannot be read.
     """
     # The zones of the tzdata package and no others: every replica must agree on them.
     zoneinfo.reset_tzpath(())
@@ -197,6 +207,7 @@ def build(settings: Settings, clock: Clock | None = None) -> Service:
     expiry = Expiry(database, work_wakeup)
     month_maker = MonthMaker(database) if database.is_postgres else None
     retention = Retention(database, settings.retention_days) if settings.retention_days else None
+    tool_servers = ToolServersFile(settings.tool_servers_file, database) if settings.tool_servers_file else None
     return Service(
         server=server,
         database=database,
@@ -212,6 +223,7 @@ def build(settings: Settings, clock: Clock | None = None) -> Service:
         month_maker=month_maker,
         retention=retention,
         stream=StreamConsumer(database, source, work_wakeup, dispatch_wakeup) if source else None,
+        tool_servers_file=tool_servers,
     )
 
 

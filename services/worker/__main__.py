@@ -51,11 +51,15 @@ async def run(settings: Settings, secrets: Secrets) -> None:
     # What is loaded by now stays: looking for garbage in it again and again takes a tenth of a busy worker's time.
     gc.freeze()
     token = settings.token_file.read_text().strip()
-    async with open_channel(settings.sessions_address) as sessions:
-        access_tokens = AccessTokens(TokenExchange(sessions), token)
-        async with open_channel(settings.tasks_address, access_tokens=access_tokens) as tasks:
+    async with open_channel(settings.sessions_address) as exchange:
+        access_tokens = AccessTokens(TokenExchange(exchange), token)
+        async with (
+            open_channel(settings.tasks_address, access_tokens=access_tokens) as tasks,
+            open_channel(settings.sessions_address, access_tokens=access_tokens) as sessions,
+        ):
             worker = Worker(
                 tasks,
+                sessions,
                 clock=SystemClock(),
                 concurrency=settings.concurrency,
                 tool_calls=settings.tool_calls,
@@ -63,6 +67,7 @@ async def run(settings: Settings, secrets: Secrets) -> None:
                 grace_seconds=settings.grace_seconds,
                 egress=Egress(Guard(allowed.parse(settings.egress_allow))),
                 secrets=secrets,
+                limits=settings.process_limits,
             )
             await worker.run(stop_signal())
 

@@ -6,10 +6,15 @@ from pathlib import Path
 
 from services.chassis.config import ConfigurationError, setting
 from services.chassis.egress import allowed
+from services.worker.limits import ProcessLimits
 
 MAX_CONCURRENCY = 1000
 MAX_TOOL_CALLS = 1000
 MAX_ROLE_LENGTH = 50
+# With less of either nothing starts.
+MIN_TOOL_MEMORY_MB, MAX_TOOL_MEMORY_MB = 64, 1_048_576
+MIN_TOOL_OPEN_FILES, MAX_TOOL_OPEN_FILES = 64, 1_048_576
+_MEGABYTE = 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -20,7 +25,7 @@ class Settings:
     sessions_address: str = setting("BATON_SESSIONS_ADDRESS", help="host:port of the sessions service")
     token_file: Path = setting(
         "BATON_WORKER_TOKEN_FILE",
-        help="file with the worker's token; its agent needs the scopes runs:work and tools:admin",
+        help="file with the worker's token; its agent needs the scopes runs:work, tools:admin and agents:read",
     )
     concurrency: int = setting("BATON_WORKER_CONCURRENCY", default=100, help=f"runs at one time, 1..{MAX_CONCURRENCY}")
     tool_calls: int = setting(
@@ -44,9 +49,28 @@ class Settings:
         help="folder with one file per secret that pipelines and tool servers may use",
     )
 
+    tool_memory_mb: int = setting(
+        "BATON_TOOL_MEMORY_MB",
+        default=2048,
+        help="MiB of private memory that each process of a stdio tool server may have; 0 is no limit",
+    )
+    tool_open_files: int = setting(
+        "BATON_TOOL_OPEN_FILES",
+        default=1024,
+        help="files and sockets that each process of a stdio tool server may have open",
+    )
+
+    @property
+    def process_limits(self) -> ProcessLimits:
+        """What the processes of tool servers may have."""
+        return ProcessLimits(self.tool_memory_mb * _MEGABYTE, self.tool_open_files)
+
     def __post_init__(self) -> None:
         _check_count("BATON_WORKER_CONCURRENCY", self.concurrency, MAX_CONCURRENCY)
         _check_count("BATON_WORKER_TOOL_CALLS", self.tool_calls, MAX_TOOL_CALLS)
+        if self.tool_memory_mb:
+            _check_count("BATON_TOOL_MEMORY_MB", self.tool_memory_mb, MAX_TOOL_MEMORY_MB, MIN_TOOL_MEMORY_MB)
+        _check_count("BATON_TOOL_OPEN_FILES", self.tool_open_files, MAX_TOOL_OPEN_FILES, MIN_TOOL_OPEN_FILES)
         if len(self.role) > MAX_ROLE_LENGTH:
             raise ConfigurationError(
                 f"BATON_WORKER_ROLE has {len(self.role)} characters, must be at most {MAX_ROLE_LENGTH}"
@@ -58,6 +82,6 @@ class Settings:
             raise ConfigurationError(f"BATON_SECRETS_DIR is {self.secrets_dir}, must be a folder")
 
 
-def _check_count(variable: str, count: int, highest: int) -> None:
-    if not 1 <= count <= highest:
-        raise ConfigurationError(f"{variable} is {count}, must be 1..{highest}")
+def _check_count(variable: str, count: int, highest: int, lowest: int = 1) -> None:
+    if not lowest <= count <= highest:
+        raise ConfigurationError(f"{variable} is {count}, must be {lowest}..{highest}")

@@ -28,7 +28,7 @@ from services.worker.held import HeldRun
 from services.worker.outputs import Outputs
 from services.worker.reporting import LeaseLost, Reporter
 from services.worker.retrying import error_output, is_settled
-from services.worker.steps import StepResult, StepRunner, Tools
+from services.worker.steps import StepResult, StepRunner, ToolsOf
 
 _log = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ _log = logging.getLogger(__name__)
 class Executor:
     """Does leased runs, any number at a time."""
 
-    def __init__(self, work: WorkServiceStub, tools: Tools, reporter: Reporter, files: Files, clock: Clock) -> None:
+    def __init__(self, work: WorkServiceStub, tools: ToolsOf, reporter: Reporter, files: Files, clock: Clock) -> None:
         self._work = work
         self._tools = tools
         self._reporter = reporter
@@ -46,7 +46,8 @@ class Executor:
     async def execute(self, leased: work_service_pb2.LeasedRun, held: HeldRun) -> None:
         """Does the run and reports it. Returns when it ended, was given back, or is no longer ours."""
         approvals = Approvals(leased, self._work)
-        runner = StepRunner(leased.lease.run_id, leased.lease.attempt, self._tools, approvals, self._clock)
+        tools = self._tools.of(leased.created_by)
+        runner = StepRunner(leased.lease.run_id, leased.lease.attempt, tools, approvals, self._clock)
         with spans.run_span(leased) as span:
             try:
                 await _Execution(leased, held, runner, approvals, self._reporter, self._files, span).run()

@@ -18,7 +18,7 @@ from services.pipeline.definition import MAX_DEPTH, is_too_deep
 from services.pipeline.errors import ExpressionError, PipelineError
 from services.worker.failures import MAX_MESSAGE, StepFailed
 from services.worker.patience import ANSWER_SECONDS, until_answered
-from services.worker.steps import Tools
+from services.worker.steps import ToolsOf
 
 MAX_PROBES = 10
 """Done at one time; others wait for the next worker, or the next second."""
@@ -33,7 +33,7 @@ _log = logging.getLogger(__name__)
 class Probing:
     """Asks once a second for the probes that are due, and does up to MAX_PROBES at a time."""
 
-    def __init__(self, stub: probe_service_pb2_grpc.ProbeServiceStub, worker_id: str, tools: Tools) -> None:
+    def __init__(self, stub: probe_service_pb2_grpc.ProbeServiceStub, worker_id: str, tools: ToolsOf) -> None:
         self._stub = stub
         self._worker_id = worker_id
         self._tools = tools
@@ -87,7 +87,8 @@ class Probing:
     async def _ask(self, leased: pb.LeasedProbe) -> Any:
         arguments = templates.render(structs.from_struct(getattr(leased, "with")), _context(leased))
         key = f"probe:{leased.lease.task_id}:{leased.number}"
-        return await self._tools.call(leased.uses, arguments, timeout=leased.timeout_seconds, key=key)
+        tools = self._tools.of(leased.created_by)
+        return await tools.call(leased.uses, arguments, timeout=leased.timeout_seconds, key=key)
 
     async def _give_back(self) -> None:
         under_way = dict(self._doing)

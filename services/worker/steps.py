@@ -37,6 +37,13 @@ class Tools(Protocol):
         """
 
 
+class ToolsOf(Protocol):
+    """Knows who may use which tools."""
+
+    def of(self, owner: str) -> Tools:
+        """The tools as the agent `owner` may use them."""
+
+
 @dataclass
 class StepResult:
     """What a step, or one item of it, did."""

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Coroutine
 from typing import Any
 
+from baton.sessions.v1 import agent_service_pb2_grpc
 from baton.tasks.v1 import (
     file_service_pb2_grpc,
     probe_service_pb2_grpc,
@@ -21,6 +22,7 @@ from services.worker.execution import Executor
 from services.worker.files import Files
 from services.worker.held import HeldRuns, LeaseTiming
 from services.worker.leasing import Leasing
+from services.worker.limits import ProcessLimits
 from services.worker.probing import Probing
 from services.worker.renewal import Renewal
 from services.worker.reporting import Reporter
@@ -28,6 +30,7 @@ from services.worker.secrets.folder import Secrets
 from services.worker.tools import builtin
 from services.worker.tools.builtin import BuiltinTools
 from services.worker.tools.mcp_pool import McpPool
+from services.worker.tools.permissions import Permissions
 from services.worker.tools.registry import Registry
 from services.worker.tools.toolbox import Toolbox
 
@@ -42,12 +45,14 @@ class Worker:
     One without a role does the probes of conditions, too.
 
     Of their tool calls at most `tool_calls` at a time go to any one tool server. Built-in tools make requests through
-    `egress`, which without one reaches public addresses only.
+    `egress`, which without one reaches public addresses only. What the owners of runs hold it asks the sessions
+    service.
     """
 
     def __init__(
         self,
         tasks: Channel,
+        sessions: Channel,
         *,
         clock: Clock,
         concurrency: int = 100,
@@ -57,14 +62,17 @@ class Worker:
         timing: LeaseTiming | None = None,
         egress: Egress | None = None,
         secrets: Secrets | None = None,
+        limits: ProcessLimits | None = None,
     ) -> None:
         work = work_service_pb2_grpc.WorkServiceStub(tasks)
         self._grace_seconds = grace_seconds
         self._held = HeldRuns(concurrency, timing)
-        self._pool = McpPool(tool_calls, secrets)
+        self._pool = McpPool(tool_calls, secrets, limits=limits)
         self._registry = Registry(tool_service_pb2_grpc.ToolServiceStub(tasks), self._pool)
         files = Files(file_service_pb2_grpc.FileServiceStub(tasks))
-        toolbox = Toolbox(self._registry, self._pool, BuiltinTools(builtin.tools(egress or Egress())), secrets)
+        permissions = Permissions(agent_service_pb2_grpc.AgentServiceStub(sessions))
+        tools = BuiltinTools(builtin.tools(egress or Egress()))
+        toolbox = Toolbox(self._registry, self._pool, permissions, tools, secrets)
         executor = Executor(work, toolbox, Reporter(work), files, clock)
         worker_id = new_id()
         self._leasing = Leasing(work, worker_id, self._held, executor.execute, executor.give_back, role=role)

@@ -35,6 +35,11 @@ BAD_TASKS = {
     "unknown step key": (task("x", ECHO | {"retries": 3}), "payload.pipeline[0].retries"),
     "missing tool server": (task("x", {"uses": "nowhere.tool"}), "payload.pipeline[0].uses"),
     "missing tool": (task("x", ECHO, {"uses": "time.no_such_tool"}), "payload.pipeline[1].uses"),
+    "missing input": (task("x", {"uses": "time.get_current_time"}), "payload.pipeline[0].with.timezone"),
+    "input of the wrong type": (
+        task("x", ECHO, {"uses": "time.get_current_time", "with": {"timezone": 5}}),
+        "payload.pipeline[1].with.timezone",
+    ),
     "not a tool": (task("x", {"uses": "echo"}), "payload.pipeline[0].uses"),
     "same id twice": (task("x", ECHO | {"id": "a"}, ECHO | {"id": "a"}), "payload.pipeline[1].id"),
     "template to a later step": (

@@ -12,6 +12,7 @@ from typing import Any
 
 import requests
 
+from tests.support.proc import children
 from tests.support.processes import free_port
 from tests.support.waiting import wait_until
 
@@ -131,7 +132,7 @@ class Baton:
 def _titled(pid: int) -> dict[str, int]:
     """Below `pid`, the topmost processes with a title of Baton: what such a one forks has it too, for a moment."""
     found: dict[str, int] = {}
-    for child in _children(pid):
+    for child in children(pid):
         with suppress(OSError):
             title = Path(f"/proc/{child}/cmdline").read_bytes().rstrip(b"\0").decode()
             found |= {title.removeprefix("baton "): child} if title.startswith("baton ") else _titled(child)
@@ -140,14 +141,7 @@ def _titled(pid: int) -> dict[str, int]:
 
 def descendants(pid: int) -> set[int]:
     """The processes that `pid` has started, and those that they have."""
-    return {one for child in _children(pid) for one in (child, *descendants(child))}
-
-
-def _children(pid: int) -> list[int]:
-    with suppress(OSError):
-        threads = list(Path(f"/proc/{pid}/task").iterdir())
-        return [int(child) for thread in threads for child in (thread / "children").read_text().split()]
-    return []
+    return {one for child in children(pid) for one in (child, *descendants(child))}
 
 
 def task(title: str, *steps: Mapping[str, Any], **fields: Any) -> dict[str, Any]:

@@ -37,7 +37,7 @@ async def refuse(text: str) -> str:
 @server.tool()
 async def last(text: str, seconds: float = 0.0, hold: bool = False) -> str:
     """Lasts so long; with `hold`, until everything is let go."""
-    path, worker = Path(sys.argv[1]), os.getppid()
+    path, worker = Path(sys.argv[1]), _worker()
     _append(_marks(path), f"begin {worker} {text}")
     await asyncio.sleep(seconds)
     if hold:
@@ -84,6 +84,11 @@ def show(path: Path, text: str) -> None:
     written = path.with_name(f"{path.name}.new")
     written.write_text(text)
     written.rename(_shown(path))
+
+
+def _worker() -> int:
+    """The worker that this server belongs to: its parent is the launcher."""
+    return int(Path(f"/proc/{os.getppid()}/stat").read_text().rpartition(")")[2].split()[1])
 
 
 def _marks(path: Path) -> Path:

@@ -1,4 +1,5 @@
-"""The tasks service as a worker sees it, in memory: leases with fencing, reports, tool servers.
+"""The tasks service as a worker sees it, in memory: leases with fencing, reports, tool servers; and the agents that it
+asks the sessions service for.
 
 It keeps the promises of the contract and can be told to fail; it is no list of expected calls.
 """
@@ -15,6 +16,7 @@ from uuid import uuid4
 
 import grpc
 from baton.api.v1 import auth_service_pb2, auth_service_pb2_grpc
+from baton.sessions.v1 import agent_pb2, agent_service_pb2, agent_service_pb2_grpc
 from baton.tasks.v1 import (
     approval_pb2,
     file_service_pb2,
@@ -47,6 +49,7 @@ class FakeRun:
     id: str = field(default_factory=new_id)
     task: str = "a task"
     role: str = ""
+    created_by: str = field(default_factory=new_id)
     traceparent: str = ""
     event: dict[str, Any] | None = None
     event_topic: str = ""
@@ -115,6 +118,7 @@ class FakeTasks(
     work_service_pb2_grpc.WorkServiceServicer,
     tool_service_pb2_grpc.ToolServiceServicer,
     auth_service_pb2_grpc.AuthServiceServicer,
+    agent_service_pb2_grpc.AgentServiceServicer,
 ):
     """Holds runs and tool servers; `address` is set while it serves."""
 
@@ -125,6 +129,13 @@ class FakeTasks(
         self.tools: dict[str, list[str]] = {}
         self.offers: dict[str, tool_service_pb2.ReportToolsRequest] = {}
         """What was last told of each server's tools."""
+        self.tool_errors: dict[str, str] = {}
+        """What was last said of a server whose tools could not be asked for; nothing once they could."""
+        self.looked = 0
+        """How often the tool servers were listed, to the end."""
+        self.agents: dict[str, list[str]] = {}
+        """The scopes of the agents there are."""
+        self.agents_read = 0
         self.reports: list[work_service_pb2.RunReport] = []
         self.batches: list[int] = []
         self.polls = 0
@@ -152,6 +163,7 @@ class FakeTasks(
         probe_service_pb2_grpc.add_ProbeServiceServicer_to_server(self, server)
         tool_service_pb2_grpc.add_ToolServiceServicer_to_server(self, server)
         auth_service_pb2_grpc.add_AuthServiceServicer_to_server(self, server)
+        agent_service_pb2_grpc.add_AgentServiceServicer_to_server(self, server)
         async with serve_in_process(server) as self.address:
             yield self
 
@@ -204,11 +216,16 @@ class FakeTasks(
             command=command,
             env=env,
             timeout_seconds=timeout_seconds,
+            enabled=True,
         )
 
     def add_http_server(self, name: str, url: str, timeout_seconds: int = 30) -> None:
         self.tool_servers[name] = tool_pb2.ToolServer(
-            name=name, transport=tool_pb2.TOOL_TRANSPORT_HTTP, url=url, timeout_seconds=timeout_seconds
+            name=name,
+            transport=tool_pb2.TOOL_TRANSPORT_HTTP,
+            url=url,
+            timeout_seconds=timeout_seconds,
+            enabled=True,
         )
 
     async def LeaseRuns(self, request: Any, context: Any) -> work_service_pb2.LeaseRunsResponse:
@@ -308,6 +325,7 @@ class FakeTasks(
         # One per page, so that whoever reads only the first is found out.
         page = [self.tool_servers[name] for name in names[:1]]
         more = len(names) > 1
+        self.looked += not more
         return tool_service_pb2.ListToolServersResponse(
             items=page, has_more=more, next_cursor=page[-1].name if more else None
         )
@@ -316,18 +334,33 @@ class FakeTasks(
         await self._maybe_fail("ReportTools", context)
         if any(len(tool.address) > MAX_ADDRESS for tool in request.tools):
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"an address is longer than {MAX_ADDRESS} characters")
-        self.tools[request.server] = [tool.address for tool in request.tools]
-        self.offers[request.server] = request
+        status = self.tool_servers[request.server].status
+        status.last_error = request.error
+        if request.error:
+            self.tool_errors[request.server] = request.error
+        else:
+            self.tools[request.server] = [tool.address for tool in request.tools]
+            self.offers[request.server] = request
+            self.tool_errors.pop(request.server, None)
+            status.tools_known_at.FromDatetime(datetime.now(UTC))
         return tool_service_pb2.ReportToolsResponse()
 
     async def ExchangeToken(self, request: Any, context: Any) -> auth_service_pb2.ExchangeTokenResponse:
         return auth_service_pb2.ExchangeTokenResponse(access_token=f"exchanged-{request.token}")
 
-    async def CreateToolServer(self, request: Any, context: Any) -> Any:
+    async def GetAgent(self, request: Any, context: Any) -> agent_service_pb2.GetAgentResponse:
+        self.agents_read += 1
+        await self._maybe_fail("GetAgent", context)
+        if request.agent_id not in self.agents:
+            await context.abort(grpc.StatusCode.NOT_FOUND, "no such agent")
+        agent = agent_pb2.Agent(id=request.agent_id, scopes=self.agents[request.agent_id])
+        return agent_service_pb2.GetAgentResponse(agent=agent)
+
+    async def _not_here(self, request: Any, context: Any) -> Any:
         raise NotImplementedError
 
-    async def ListTools(self, request: Any, context: Any) -> Any:
-        raise NotImplementedError
+    CreateToolServer = GetToolServer = UpdateToolServer = DeleteToolServer = ListTools = _not_here
+    CreateAgent = CreateToken = RevokeToken = _not_here
 
     def _take(self, role: str, limit: int) -> list[FakeRun]:
         taken = [run for run in self._queue if run.role == role][:limit]
@@ -354,6 +387,7 @@ class FakeTasks(
             event=None if run.event is None else structs.to_struct(run.event),
             event_topic=run.event_topic,
             event_id=run.event_id,
+            created_by=run.created_by,
         )
         leased.expires_at.FromDatetime(datetime.now(UTC) + LEASE)
         leased.created_at.FromDatetime(run.created_at)

@@ -58,6 +58,7 @@ def leased_message(leased: LeasedProbe) -> pb.LeasedProbe:
         uses=asked.uses,
         timeout_seconds=asked.timeout_seconds,
         params=to_struct(task.payload.get("params", {})),
+        created_by=task.created_by,
         expression=task.schedule_expr,
         **{"with": to_struct(asked.with_)},
     )

@@ -1,44 +1,35 @@
-"""Tool servers and tools."""
+"""Tools."""
 
 from baton.tasks.v1 import tool_pb2, tool_service_pb2
 
 from services.chassis.structs import from_struct, to_struct
-from services.chassis.timestamps import to_timestamp
-from services.tasks.convert.enums import from_enum, to_enum
-from services.tasks.models.tool import NewToolServer, Tool, ToolServer, ToolTransport
-
-_DEFAULT_TIMEOUT_SECONDS = 30
-
-
-def new_tool_server(request: tool_service_pb2.CreateToolServerRequest) -> NewToolServer:
-    """What the caller wants to register."""
-    return NewToolServer(
-        name=request.name,
-        transport=from_enum(ToolTransport, tool_pb2.ToolTransport, request.transport),
-        command=list(request.command),
-        env=dict(request.env),
-        url=request.url,
-        timeout_seconds=request.timeout_seconds if request.HasField("timeout_seconds") else _DEFAULT_TIMEOUT_SECONDS,
-    )
-
-
-def tool_server_message(server: ToolServer) -> tool_pb2.ToolServer:
-    """A tool server as it is answered."""
-    return tool_pb2.ToolServer(
-        name=server.name,
-        transport=to_enum(server.transport, tool_pb2.ToolTransport),
-        command=server.command,
-        env=server.env,
-        url=server.url,
-        timeout_seconds=server.timeout_seconds,
-        created_at=to_timestamp(server.created_at),
-    )
+from services.tasks.models.tool import Tool, ToolFilters
 
 
 def tool(message: tool_pb2.Tool) -> Tool:
-    return Tool(message.address, message.description, from_struct(message.input_schema))
+    """A tool as a worker tells of it."""
+    return Tool(
+        address=message.address,
+        description=message.description,
+        input_schema=from_struct(message.input_schema),
+        output_schema=from_struct(message.output_schema) if message.HasField("output_schema") else None,
+    )
+
+
+def tool_filters(request: tool_service_pb2.ListToolsRequest) -> ToolFilters:
+    """Which tools the caller wants to see."""
+    return ToolFilters(server=request.server, text=request.q)
 
 
 def tool_message(tool: Tool) -> tool_pb2.Tool:
     """A tool as it is answered."""
-    return tool_pb2.Tool(address=tool.address, description=tool.description, input_schema=to_struct(tool.input_schema))
+    return tool_pb2.Tool(
+        address=tool.address,
+        description=tool.description,
+        input_schema=to_struct(tool.input_schema),
+        output_schema=None if tool.output_schema is None else to_struct(tool.output_schema),
+        server=tool.server,
+        scopes=tool.scopes,
+        timeout_seconds=tool.timeout_seconds,
+        enabled=tool.enabled,
+    )

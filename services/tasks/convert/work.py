@@ -55,6 +55,7 @@ def leased_message(leased: LeasedRun) -> pb.LeasedRun:
         steps=[_done_step(step, with_output=step.position in saved) for step in leased.steps],
         traceparent=leased.traceparent,
         created_at=to_timestamp(leased.created_at),
+        created_by=leased.created_by,
         started_at=to_timestamp(leased.started_at),
         approvals=[approval_message(approval) for approval in leased.approvals],
         event=to_struct(event["payload"]) if event else None,

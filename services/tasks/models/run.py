@@ -210,6 +210,7 @@ class LeasedRun:
     created_at: datetime
     started_at: datetime
     """When it was first leased."""
+    created_by: str
     event_id: str | None = None
     approvals: list[Approval] = field(default_factory=list)
     """Those that have been answered, the oldest first."""

@@ -1,47 +1,9 @@
-"""Tool servers and their tools."""
+"""Tools that a pipeline can use."""
 
-from dataclasses import dataclass, replace
-from datetime import datetime
-from enum import StrEnum
+from dataclasses import dataclass, field
 from typing import Any
 
-MASK = "***"
-
-
-class ToolTransport(StrEnum):
-    """How a tool server is reached."""
-
-    STDIO = "stdio"
-    HTTP = "http"
-
-
-@dataclass(frozen=True)
-class NewToolServer:
-    """What a caller says of a tool server to be registered."""
-
-    name: str
-    transport: ToolTransport
-    command: list[str]
-    env: dict[str, str]
-    url: str
-    timeout_seconds: int
-
-
-@dataclass(frozen=True)
-class ToolServer:
-    """An MCP server that offers tools to pipelines."""
-
-    name: str
-    transport: ToolTransport
-    command: list[str]
-    env: dict[str, str]
-    url: str
-    timeout_seconds: int
-    created_at: datetime
-
-    def masked(self) -> "ToolServer":
-        """The same without the values of `env`, which may be API keys."""
-        return replace(self, env=dict.fromkeys(self.env, MASK))
+DEFAULT_TIMEOUT_SECONDS = 30
 
 
 @dataclass(frozen=True)
@@ -51,3 +13,19 @@ class Tool:
     address: str
     description: str
     input_schema: dict[str, Any]
+    output_schema: dict[str, Any] | None = None
+    """None when its server promises none."""
+    # What follows is its server's.
+    server: str = ""
+    scopes: list[str] = field(default_factory=list)
+    timeout_seconds: int = DEFAULT_TIMEOUT_SECONDS
+    enabled: bool = True
+
+
+@dataclass(frozen=True)
+class ToolFilters:
+    """Which tools are wanted; empty is any."""
+
+    server: str = ""
+    text: str = ""
+    """In the address or the description, in any case."""

@@ -1,6 +1,6 @@
 """Everything that can be wrong with a task. Creating, changing and previewing one ask here."""
 
-from collections.abc import Container
+from collections.abc import Container, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -14,7 +14,7 @@ from services.pipeline.errors import ExpressionError
 from services.tasks.models.schedule import ScheduleFault, parse_schedule
 from services.tasks.models.task import NewTask, ScheduleKind
 from services.tasks.operations.new_run import MAX_PAYLOAD_BYTES
-from services.tasks.operations.tool import tool_faults
+from services.tasks.operations.tool import Use, tool_faults
 
 _WITHOUT_TIMES = (ScheduleKind.MANUAL, ScheduleKind.EVENT, ScheduleKind.CONDITION)
 _WITH_EVENT = (ScheduleKind.EVENT, ScheduleKind.CONDITION)
@@ -95,11 +95,16 @@ def _dedupe_faults(new: NewTask) -> list[Violation]:
     return []
 
 
-def _tools_used(payload: dict[str, Any], faulty: Container[str]) -> dict[int, str]:
+def _tools_used(payload: dict[str, Any], faulty: Container[str]) -> dict[int, Use]:
     """The tools of those steps that name one, by position, so that a fault elsewhere does not hide theirs."""
     if "payload" in faulty or "payload.pipeline" in faulty:
         return {}
     paths = ((position, f"payload.pipeline[{position}]", step) for position, step in enumerate(payload["pipeline"]))
     return {
-        position: step["uses"] for position, path, step in paths if path not in faulty and f"{path}.uses" not in faulty
+        position: _use(step) for position, path, step in paths if path not in faulty and f"{path}.uses" not in faulty
     }
+
+
+def _use(step: dict[str, Any]) -> Use:
+    given = step.get("with", {})
+    return Use(step["uses"], given if isinstance(given, Mapping) else None)

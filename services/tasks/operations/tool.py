@@ -1,106 +1,136 @@
-"""Tool servers, and whether a pipeline's tools are there."""
+"""The tools that servers offer, and whether a pipeline's steps fit them."""
 
-from collections.abc import Mapping, Sequence
-from ipaddress import ip_address
-from pathlib import PurePosixPath
-from urllib.parse import urlsplit
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
 
+import orjson
 from sqlalchemy import Connection
 
-from services.chassis.call import Caller
 from services.chassis.clock import Clock
 from services.chassis.errors import InvalidArgument, Violation
 from services.pipeline.builtin import BUILTIN_TOOLS
-from services.pipeline.errors import TemplateError
-from services.pipeline.revealing import TEXT_RULE, read_text
-from services.tasks.errors import ToolServerNameTaken, ToolServerNotFound
-from services.tasks.models.tool import NewToolServer, Tool, ToolServer, ToolTransport
+from services.pipeline.inputs import input_problems
+from services.pipeline.schemas import Effort, Schema, SchemaNotUsable
+from services.tasks.errors import ToolServerNotFound
+from services.tasks.models.tool import Tool, ToolFilters
+from services.tasks.operations.tool_server_faults import BUILTIN_SERVERS
 from services.tasks.store import tool as tool_store
+from services.tasks.store import tool_server as server_store
+from services.tasks.store.tool_server import KnownServer
 
 _MAX_ADDRESS_LENGTH = 200
-_STARTS_SERVERS = "runs:work"
-_BUILTIN_SERVERS = frozenset(address.partition(".")[0] for address in BUILTIN_TOOLS)
+_CACHED_SCHEMAS = 512
+# Larger ones are rare, and would take much memory.
+_LONGEST_CACHED_SCHEMA = 16 * 1024
 
 
-def create_tool_server(connection: Connection, new: NewToolServer, clock: Clock) -> ToolServer:
-    """Registers a tool server; answers it masked, for the answer is remembered by its idempotency key."""
-    faults = _server_faults(new)
+@dataclass(frozen=True)
+class Use:
+    """What a step says of its tool."""
+
+    address: str
+    given: Mapping[str, Any] | None
+    """The input, with templates; None where it is none."""
+
+
+def report_tools(connection: Connection, server: str, offered: list[Tool], error: str, clock: Clock) -> None:
+    """Replaces what is known of one server's tools; or, with an error, keeps only why they are not known anew."""
+    faults = list(_offer_faults(server, [tool.address for tool in offered]))
+    if error and offered:
+        faults.append(Violation("tools", "must be empty with an error"))
     if faults:
         raise InvalidArgument.of(faults)
-    server = ToolServer(
-        name=new.name,
-        transport=new.transport,
-        command=new.command,
-        env=new.env,
-        url=new.url,
-        timeout_seconds=new.timeout_seconds,
-        created_at=clock.now(),
-    )
-    if not tool_store.add_tool_server(connection, server):
-        raise ToolServerNameTaken(new.name)
-    return server.masked()
-
-
-def list_tool_servers(
-    connection: Connection, caller: Caller, *, limit: int, after_name: str | None
-) -> list[ToolServer]:
-    """Up to `limit` tool servers by name, behind `after_name`; masked unless the caller starts their processes.
-
-    That is who was given `runs:work` by name, and has no role: an agent with one does its own work. To `admin`, who may
-    do everything, no values are shown.
-    """
-    servers = tool_store.list_tool_servers(connection, limit=limit, after_name=after_name)
-    is_worker = _STARTS_SERVERS in caller.scopes and not caller.role
-    return servers if is_worker else [server.masked() for server in servers]
-
-
-def report_tools(connection: Connection, server: str, offered: list[Tool], clock: Clock) -> None:
-    """Replaces what is known of one server's tools."""
-    faults = _offer_faults(server, [tool.address for tool in offered])
-    if faults:
-        raise InvalidArgument.of(faults)
-    if not tool_store.replace_tools(connection, server, offered, clock.now()):
+    now = clock.now()
+    if error:
+        is_there = tool_store.note_error(connection, server, error, now)
+    else:
+        is_there = tool_store.replace_tools(connection, server, offered, now)
+    if not is_there:
         raise ToolServerNotFound(server)
 
 
-def list_tools(connection: Connection, *, limit: int, after_address: str | None) -> list[Tool]:
+def list_tools(connection: Connection, filters: ToolFilters, *, limit: int, after_address: str | None) -> list[Tool]:
     """Built-in tools and those of the servers in one list by address."""
-    builtin = [Tool(tool.address, tool.description, dict(tool.input_schema)) for tool in BUILTIN_TOOLS.values()]
-    return tool_store.list_tools(connection, builtin, limit=limit, after_address=after_address)
+    builtin = [
+        Tool(
+            tool.address,
+            tool.description,
+            dict(tool.input_schema),
+            dict(tool.output_schema),
+            server=_server(tool.address),
+        )
+        for tool in BUILTIN_TOOLS.values()
+    ]
+    return tool_store.list_tools(connection, builtin, filters, limit=limit, after_address=after_address)
 
 
-def tool_faults(connection: Connection, used: Mapping[int, str]) -> list[Violation]:
-    """The steps whose tool does not exist, of tools by the step's position.
+def tool_faults(connection: Connection, used: Mapping[int, Use]) -> list[Violation]:
+    """What is wrong with the tools of steps, by the step's position: there is none, or the input cannot fit it.
 
     A server whose tools are not known yet may have any.
     """
-    servers = tool_store.servers_known(connection, {address.partition(".")[0] for address in used.values()})
-    addresses = tool_store.tools_known(connection, set(used.values()))
-    faults = []
-    for position, address in used.items():
-        server = address.partition(".")[0]
-        if address in BUILTIN_TOOLS or address in addresses:
-            continue
-        if server not in servers and server not in _BUILTIN_SERVERS:
-            description = f"there is no tool server {server!r}: register it at POST /tool-servers"
-        elif servers.get(server, True):
-            description = f"tool server {server!r} has no such tool; it has {_names(connection, server)}"
-        else:
-            continue
-        faults.append(Violation(f"payload.pipeline[{position}].uses", description))
+    servers = server_store.servers_known(connection, {_server(use.address) for use in used.values()})
+    schemas = tool_store.tools_known(connection, {use.address for use in used.values()})
+    schemas |= {tool.address: dict(tool.input_schema) for tool in BUILTIN_TOOLS.values()}
+    faults, effort = [], Effort()
+    for position, use in used.items():
+        path = f"payload.pipeline[{position}]"
+        if why := _refusal(connection, use.address, servers, schemas):
+            faults.append(Violation(f"{path}.uses", why))
+        elif use.address in schemas and use.given is not None:
+            faults += _input_faults(use.address, schemas[use.address], use.given, f"{path}.with", effort)
     return faults
 
 
-def _offer_faults(server: str, addresses: Sequence[str]) -> list[Violation]:
-    faults = []
+def _refusal(
+    connection: Connection, address: str, servers: Mapping[str, KnownServer], tools: Mapping[str, Any]
+) -> str | None:
+    """Why a tool cannot be used, None when it can."""
+    name = _server(address)
+    server = servers.get(name)
+    if server is None and name not in BUILTIN_SERVERS:
+        return f"there is no tool server {name!r}: register it at POST /tool-servers"
+    if server is not None and not server.enabled:
+        return f"tool server {name!r} is disabled: an operator enables it at PUT /tool-servers/{name}"
+    if address not in tools and (server is None or server.tools_known):
+        return f"tool server {name!r} has no such tool; it has {_names(connection, name)}"
+    return None
+
+
+def _input_faults(
+    address: str, schema: dict[str, Any], given: Mapping[str, Any], field: str, effort: Effort
+) -> Iterator[Violation]:
+    spelt = orjson.dumps(schema)
+    usable = _schema(spelt) if len(spelt) > _LONGEST_CACHED_SCHEMA else _cached_schema(spelt)
+    if usable is not None:
+        for problem in input_problems(address, usable, given, field, effort):
+            yield Violation(problem.field, problem.description)
+
+
+@lru_cache(_CACHED_SCHEMAS)
+def _cached_schema(spelt: bytes) -> Schema | None:
+    return _schema(spelt)
+
+
+def _schema(spelt: bytes) -> Schema | None:
+    try:
+        return Schema(orjson.loads(spelt))
+    except SchemaNotUsable:
+        return None
+
+
+def _offer_faults(server: str, addresses: Sequence[str]) -> Iterator[Violation]:
+    seen: set[str] = set()
     for index, address in enumerate(addresses):
         if not address.startswith(f"{server}."):
-            faults.append(Violation(f"tools[{index}].address", f"must begin with '{server}.'"))
+            yield Violation(f"tools[{index}].address", f"must begin with '{server}.'")
         elif len(address) > _MAX_ADDRESS_LENGTH:
-            faults.append(Violation(f"tools[{index}].address", f"is longer than {_MAX_ADDRESS_LENGTH} characters"))
-        elif address in addresses[:index]:
-            faults.append(Violation(f"tools[{index}].address", f"{address!r} is already in the list"))
-    return faults
+            yield Violation(f"tools[{index}].address", f"is longer than {_MAX_ADDRESS_LENGTH} characters")
+        elif address in seen:
+            yield Violation(f"tools[{index}].address", f"{address!r} is already in the list")
+        seen.add(address)
 
 
 def _names(connection: Connection, server: str) -> str:
@@ -108,59 +138,5 @@ def _names(connection: Connection, server: str) -> str:
     return ", ".join(builtin or tool_store.tool_names(connection, server, limit=20)) or "none"
 
 
-def _server_faults(new: NewToolServer) -> list[Violation]:
-    if new.name in _BUILTIN_SERVERS:
-        return [Violation("name", f"{new.name!r} is built in: choose another name")]
-    return _stdio_faults(new) if new.transport is ToolTransport.STDIO else _http_faults(new)
-
-
-def _stdio_faults(new: NewToolServer) -> list[Violation]:
-    faults = []
-    if not new.command:
-        faults.append(Violation("command", "is required for transport stdio"))
-    elif not PurePosixPath(new.command[0]).is_absolute():
-        faults.append(Violation("command[0]", f"{new.command[0]!r} must be the executable's absolute path"))
-    if new.url:
-        faults.append(Violation("url", "must be empty for transport stdio"))
-    return faults + _env_faults(new.env)
-
-
-def _env_faults(env: Mapping[str, str]) -> list[Violation]:
-    faults = []
-    for name, text in env.items():
-        try:
-            read_text(text)
-        except TemplateError:
-            faults.append(Violation(f"env.{name}", TEXT_RULE))
-    return faults
-
-
-def _http_faults(new: NewToolServer) -> list[Violation]:
-    faults = [
-        Violation(field, "must be empty for transport http")
-        for field, value in (("command", new.command), ("env", new.env))
-        if value
-    ]
-    if not new.url:
-        faults.append(Violation("url", "is required for transport http"))
-    elif not _is_safe_url(new.url):
-        # It may hold a password, so it is not repeated.
-        description = "must be an https URL, or an http URL on a loopback address, without a user name or password"
-        faults.append(Violation("url", description))
-    return faults
-
-
-def _is_safe_url(url: str) -> bool:
-    try:
-        parts = urlsplit(url)
-        host, _ = parts.hostname or "", parts.port  # a port that is none raises, too
-    except ValueError:
-        return False
-    if "@" in parts.netloc:
-        return False
-    if parts.scheme == "https":
-        return bool(host)
-    try:
-        return parts.scheme == "http" and (host == "localhost" or ip_address(host).is_loopback)
-    except ValueError:
-        return False
+def _server(address: str) -> str:
+    return address.partition(".")[0]

@@ -134,6 +134,7 @@ def _leased_run(
         traceparent=row.traceparent,
         created_at=row.created_at,
         started_at=row.started_at,
+        created_by=row.created_by,
         approvals=approvals,
         event_id=row.event_id,
         former_agent_id=former_agent_id,
@@ -157,6 +158,7 @@ _LEASED = [
         "traceparent",
         "created_at",
         "started_at",
+        "created_by",
         "approval_state",
         "event_id",
     )

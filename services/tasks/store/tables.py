@@ -16,6 +16,7 @@ from sqlalchemy import (
     Table,
     Text,
     text,
+    true,
 )
 
 from services.chassis.answers import idempotency_table
@@ -556,7 +557,16 @@ tool_servers = Table(
     Column("timeout_seconds", Integer, nullable=False),
     Column("tools_known_at", Timestamp),
     Column("created_at", Timestamp, nullable=False),
+    # With defaults, for services of the version before go on adding servers while the tables are ahead of them.
+    Column("description", String(1000), nullable=False, server_default=text("''")),
+    Column("enabled", Boolean, nullable=False, server_default=true()),
+    Column("scopes", Json, nullable=False, server_default=text("'[]'")),
+    # Why a worker could not ask for the tools, since one last could.
+    Column("last_error", String(500), nullable=False, server_default=text("''")),
+    Column("last_error_at", Timestamp),
+    Column("managed_by", String(8), nullable=False, server_default=text("'api'")),
     CheckConstraint("transport IN ('stdio', 'http')", name="transport"),
+    CheckConstraint("managed_by IN ('api', 'file')", name="managed_by"),
 )
 
 # What the servers themselves say they offer.
@@ -567,4 +577,5 @@ tools = Table(
     Column("server", String(64), ForeignKey("tool_servers.name", ondelete="CASCADE"), nullable=False, index=True),
     Column("description", Text, nullable=False),
     Column("input_schema", Json, nullable=False),
+    Column("output_schema", Json),
 )

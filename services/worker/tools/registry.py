@@ -12,20 +12,25 @@ from services.chassis import loops
 from services.chassis.errors import ServiceError
 from services.worker.failures import InputNotValid, InternalFault, StepFailed
 from services.worker.tools import offers
-from services.worker.tools.mcp_pool import McpPool
+from services.worker.tools.mcp_pool import McpPool, is_same_place
 
 REFRESH_SECONDS = 2.0
 INTRODUCE_SECONDS = 300.0
 """How often a server is asked for its tools while nothing else is a reason to."""
+_REST_SECONDS = 1.0
+"""How soon it is asked again at the earliest, whatever it says."""
 _PAGE = 200
 _FIRST_PAUSE_SECONDS = 1.0
 _LONGEST_PAUSE_SECONDS = 60.0
+# What the contract lets a report say.
+_LONGEST_ERROR = 500
 _log = logging.getLogger(__name__)
 
 
 class Registry:
     """Follows the registered servers, and introduces each by asking it for its tools: a new one at once, and every
-    one again when a session with it was opened and every `introduce_every` seconds."""
+    one again when a session with it was opened, when it says that it has others, and every `introduce_every` seconds.
+    One that is disabled is known and not asked."""
 
     def __init__(
         self,
@@ -73,13 +78,15 @@ class Registry:
 
     async def _read(self) -> None:
         found = await self._list()
-        for name in [name for name, server in self._servers.items() if found.get(name) != server]:
-            del self._servers[name]
-            self._pool.forget(name)
-            self._stop_introduction(name)
+        for name, server in self._servers.items():
+            # A session goes on while only the word of who may use it has changed.
+            now = found.get(name)
+            if now is None or not now.enabled or not is_same_place(server, now):
+                self._pool.forget(name)
+                self._stop_introduction(name)
+        self._servers = found
         for name, server in found.items():
-            if name not in self._servers:
-                self._servers[name] = server
+            if server.enabled and name not in self._introductions:
                 self._introductions[name] = asyncio.create_task(self._keep_introduced(server))
 
     async def _list(self) -> dict[str, tool_pb2.ToolServer]:
@@ -95,28 +102,28 @@ class Registry:
 
     async def _keep_introduced(self, server: tool_pb2.ToolServer) -> None:
         """Introduces the server again and again, until cancelled; after a failure with growing pauses."""
-        opening, pause = self._pool.opening(server.name), _FIRST_PAUSE_SECONDS
+        news, pause = self._pool.news(server.name), _FIRST_PAUSE_SECONDS
         while True:
-            if await self._introduce(server, opening):
+            if await self._introduce(server, news):
                 pause = _FIRST_PAUSE_SECONDS
-                await _wait(opening, self._introduce_every)
+                await asyncio.sleep(_REST_SECONDS)
+                await _wait(news, self._introduce_every)
             else:
                 await asyncio.sleep(pause * random.uniform(0.5, 1.0))
                 pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
 
-    async def _introduce(self, server: tool_pb2.ToolServer, opening: asyncio.Event) -> bool:
+    async def _introduce(self, server: tool_pb2.ToolServer, news: asyncio.Event) -> bool:
         """Reports the server's tools, so that tasks can be checked against them. Answers whether it worked."""
         try:
             tools = await self._pool.tools(server)
-            opening.clear()  # only now: asking may itself have opened the session
+            news.clear()  # only now: asking may itself have opened the session
             await self._report(server, tools)
+        except StepFailed as failure:
+            self._log(server, failure)
+            await self._report_failure(server, failure)
+            return False
         except Exception as error:
-            expected = isinstance(error, ServiceError | StepFailed)
-            _log.warning(
-                "tools_not_reported",
-                extra={"server": server.name, "error": str(error)},
-                exc_info=None if expected else error,
-            )
+            self._log(server, error)
             return False
         return True
 
@@ -124,6 +131,22 @@ class Registry:
         usable = offers.as_messages(server.name, tools)
         await self._stub.ReportTools(tool_service_pb2.ReportToolsRequest(server=server.name, tools=usable))
         _log.info("tools_reported", extra={"server": server.name, "tools": len(usable)})
+
+    async def _report_failure(self, server: tool_pb2.ToolServer, failure: StepFailed) -> None:
+        """Tells why the tools are not known, for those who look at the server."""
+        error = str(failure)[:_LONGEST_ERROR].replace("\0", "")
+        try:
+            await self._stub.ReportTools(tool_service_pb2.ReportToolsRequest(server=server.name, error=error))
+        except ServiceError as why:
+            self._log(server, why)
+
+    def _log(self, server: tool_pb2.ToolServer, error: Exception) -> None:
+        expected = isinstance(error, ServiceError | StepFailed)
+        _log.warning(
+            "tools_not_reported",
+            extra={"server": server.name, "error": str(error)},
+            exc_info=None if expected else error,
+        )
 
     async def _stop(self) -> None:
         tasks = [task for task in (*self._introductions.values(), self._refreshing) if task is not None]

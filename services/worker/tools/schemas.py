@@ -1,31 +1,28 @@
-"""Checks what a tool takes, and what a built-in one answers, against its JSON Schema."""
+"""Checks what a tool takes, and what it answers, against its JSON Schemas."""
 
 import logging
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from typing import Any
 
-from jsonschema import exceptions
-from jsonschema.protocols import Validator
-from jsonschema.validators import validator_for
-from referencing import Registry
+from mcp.types import Tool
 
 from services.pipeline.errors import clip
-from services.pipeline.templates import member
-from services.worker.failures import InputNotValid, InternalFault
+from services.pipeline.schemas import Schema, SchemaNotUsable, path
+from services.worker.failures import InputNotValid, InternalFault, ToolFailed
 
 _log = logging.getLogger(__name__)
 
 
 class InputSchema:
-    """The schema of one tool's input. One that is itself faulty checks nothing: the server will."""
+    """The schema of what one tool takes. One that is itself faulty checks nothing: the tool will."""
 
     def __init__(self, address: str, schema: Mapping[str, Any]) -> None:
-        self._schema = _Schema(address, schema)
+        self._schema = _Checked(address, schema)
 
     def check(self, arguments: Mapping[str, Any], clean: Callable[[str], str] = str) -> None:
         """Raises InputNotValid, which names the field at fault; its message has gone through `clean`."""
-        fault = self._schema.fault(arguments, "with", clean)
-        if fault is not None:
+        if fault := self._schema.fault(arguments, "with", clean):
             raise InputNotValid(fault)
 
 
@@ -34,48 +31,63 @@ class OutputSchema:
 
     def __init__(self, address: str, schema: Mapping[str, Any]) -> None:
         self._address = address
-        self._schema = _Schema(address, schema)
+        self._schema = _Checked(address, schema)
 
     def check(self, output: Any) -> None:
         """Raises InternalFault: the tool is ours."""
-        fault = self._schema.fault(output, "output", str)
-        if fault is not None:
+        if fault := self._schema.fault(output, "output", str):
             _log.error("tool_output_not_valid", extra={"tool": self._address, "fault": fault.partition(":")[0]})
             raise InternalFault(f"{self._address} answered something else than it should")
 
 
-class _Schema:
+class ToolSchemas:
+    """The schemas of one tool of a server. One that is itself faulty checks nothing: the server will."""
+
+    def __init__(self, address: str, tool: Tool) -> None:
+        self._address = address
+        self._input = InputSchema(address, tool.input_schema)
+        self._output = None if tool.output_schema is None else _Checked(address, tool.output_schema)
+
+    def check_input(self, arguments: Mapping[str, Any], clean: Callable[[str], str] = str) -> None:
+        """As `InputSchema.check`."""
+        self._input.check(arguments, clean)
+
+    def check_output(self, structured: Any, clean: Callable[[str], str] = str) -> None:
+        """Raises ToolFailed, which names the field at fault. `structured` is None when there was no such output."""
+        if self._output is None:
+            return
+        if structured is None:
+            raise ToolFailed(f"the output of {self._address} has no structured content, which its schema promises")
+        if fault := self._output.fault(structured, "output", clean):
+            raise ToolFailed(f"the output of {self._address} does not fit its schema: {fault}")
+
+
+class _Checked:
+    """A schema that is read when it is first needed, for most tools of a server never are."""
+
     def __init__(self, address: str, schema: Mapping[str, Any]) -> None:
         self._address = address
-        self._validator = _validator(address, dict(schema))
+        self._schema = schema
 
-    def fault(self, value: Any, root: str, clean: Callable[[str], str]) -> str | None:
-        """The worst fault of a value, with its path below `root`; None when it has none."""
-        if self._validator is None:
-            return None
+    def fault(self, value: Any, field: str, clean: Callable[[str], str]) -> str:
+        """Where the worst fault is and what, gone through `clean`; empty when there is none."""
+        if self._usable is None:
+            return ""
         try:
-            fault = exceptions.best_match(self._validator.iter_errors(value))
-        except Exception:  # it refers to what is not there, or to itself without end
-            _log.warning("tool_schema_not_usable", extra={"tool": self._address})
-            self._validator = None
+            fault = self._usable.worst_fault(value)
+        except SchemaNotUsable as why:
+            self._log(why)
+            return ""
+        # Cut after it was cleaned: nobody would know a part of a secret.
+        return "" if fault is None else f"{clean(path(fault, field))}: {clip(clean(fault.message), 500)}"
+
+    @cached_property
+    def _usable(self) -> Schema | None:
+        try:
+            return Schema(self._schema)
+        except SchemaNotUsable as why:
+            self._log(why)
             return None
-        return None if fault is None else f"{_path(fault, root)}: {clip(clean(fault.message), 500)}"
 
-
-def _validator(address: str, schema: dict[str, Any]) -> Validator | None:
-    try:
-        cls = validator_for(schema)
-        cls.check_schema(schema)
-    except Exception:  # a faulty schema, or one too deep to be checked
-        _log.warning("tool_schema_not_usable", extra={"tool": address})
-        return None
-    # An empty registry: a schema must not make the worker fetch what it refers to.
-    validator: Validator = cls(schema, registry=Registry())
-    return validator
-
-
-def _path(fault: exceptions.ValidationError, root: str) -> str:
-    path = root
-    for part in fault.absolute_path:
-        path = member(path, part) if isinstance(part, str) else f"{path}[{part}]"
-    return path
+    def _log(self, why: SchemaNotUsable) -> None:
+        _log.warning("tool_schema_not_usable", extra={"tool": self._address, "error": str(why)})

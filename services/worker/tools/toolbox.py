@@ -1,10 +1,12 @@
 """Calls a tool by its address, wherever it is."""
 
+from collections.abc import Iterable
 from typing import Any, Protocol
 
 from baton.tasks.v1 import tool_pb2
+from mcp.types import CallToolResult
 
-from services.worker.failures import StepFailed
+from services.worker.failures import InputNotValid, StepFailed
 from services.worker.secrets.folder import Secrets
 from services.worker.tools import results
 from services.worker.tools.builtin import BuiltinTools
@@ -20,35 +22,83 @@ class Servers(Protocol):
         """Raises InputNotValid when there is none of this name."""
 
 
+class Permits(Protocol):
+    """Knows what agents may use."""
+
+    async def require(self, owner: str, scopes: Iterable[str], server: str) -> None:
+        """Raises StepFailed unless the agent `owner` holds the scopes that `server` asks for."""
+
+
 class Toolbox:
     """The tools that steps can use."""
 
-    def __init__(self, servers: Servers, pool: McpPool, builtin: BuiltinTools, secrets: Secrets | None = None) -> None:
+    def __init__(
+        self,
+        servers: Servers,
+        pool: McpPool,
+        permits: Permits,
+        builtin: BuiltinTools,
+        secrets: Secrets | None = None,
+    ) -> None:
         self._servers = servers
         self._pool = pool
+        self._permits = permits
         self._builtin = builtin
         self._secrets = secrets or Secrets()
 
-    async def call(self, uses: str, arguments: dict[str, Any], *, timeout: float | None, key: str) -> Any:
+    def of(self, owner: str) -> "OwnersTools":
+        """The tools as the agent `owner` may use them."""
+        return OwnersTools(self, owner)
+
+    async def call(self, owner: str, uses: str, arguments: dict[str, Any], *, timeout: float | None, key: str) -> Any:
         """The answer of the tool `uses` (`server.tool`) as a JSON value of at most 4 MiB.
 
         `timeout` is in seconds; None is the server's own, or 30. The secrets that `arguments` refer to are revealed to
-        the tool alone: neither the answer nor a failure tells any. Raises StepFailed, and TemplateError for a secret
-        that this tool cannot have.
+        the tool alone, and only once `owner` may use it: neither the answer nor a failure tells any. Raises StepFailed,
+        and TemplateError for a secret that this tool cannot have.
         """
-        revealed = self._secrets.reveal(uses, arguments)
         try:
-            answer = await self._answer(uses, revealed, timeout=timeout, key=key)
+            answer = await self._answer(owner, uses, arguments, timeout=timeout, key=key)
         except StepFailed as failure:
             failure.args = (self._secrets.clean(str(failure)),)
             raise
         return self._secrets.clean(results.checked(answer))
 
-    async def _answer(self, uses: str, arguments: dict[str, Any], *, timeout: float | None, key: str) -> Any:
+    async def _answer(
+        self, owner: str, uses: str, arguments: dict[str, Any], *, timeout: float | None, key: str
+    ) -> Any:
         if uses in self._builtin:
-            return await self._builtin.call(uses, arguments, timeout=timeout or DEFAULT_TIMEOUT_SECONDS, key=key)
-        name, tool = uses.split(".", 1)
-        server = await self._servers.server(name)
-        seconds = timeout or server.timeout_seconds or DEFAULT_TIMEOUT_SECONDS
-        result = await self._pool.call(server, tool, arguments, timeout=seconds, key=key)
+            revealed = self._secrets.reveal(uses, arguments)
+            return await self._builtin.call(uses, revealed, timeout=timeout or DEFAULT_TIMEOUT_SECONDS, key=key)
+        result = await self._from_server(owner, uses, arguments, timeout=timeout, key=key)
         return results.from_mcp(result, self._secrets.clean)
+
+    async def _from_server(
+        self, owner: str, uses: str, arguments: dict[str, Any], *, timeout: float | None, key: str
+    ) -> CallToolResult:
+        name, tool = uses.split(".", 1)
+        async with self._pool.turn(name):
+            # Only now: what is said of the server may have changed while others had their turn.
+            server = await self._servers.server(name)
+            await self._require_use(server, owner)
+            revealed = self._secrets.reveal(uses, arguments)
+            seconds = timeout or server.timeout_seconds or DEFAULT_TIMEOUT_SECONDS
+            return await self._pool.call(server, tool, revealed, timeout=seconds, key=key)
+
+    async def _require_use(self, server: tool_pb2.ToolServer, owner: str) -> None:
+        if not server.enabled:
+            raise InputNotValid(f"tool server {server.name} is disabled")
+        if server.scopes:
+            await self._permits.require(owner, server.scopes, server.name)
+
+
+class OwnersTools:
+    """The tools that the steps of one agent's runs can use."""
+
+    def __init__(self, toolbox: Toolbox, owner: str) -> None:
+        self._toolbox = toolbox
+        self._owner = owner
+
+    async def call(self, uses: str, arguments: dict[str, Any], *, timeout: float | None, key: str) -> Any:
+        """As `Toolbox.call`."""
+        return await self._toolbox.call(self._owner, uses, arguments, timeout=timeout, key=key)

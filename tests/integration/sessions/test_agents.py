@@ -4,7 +4,7 @@ import asyncio
 from uuid import UUID
 
 import pytest
-from baton.sessions.v1.agent_service_pb2 import CreateAgentRequest, GetAgentRequest
+from baton.sessions.v1.agent_service_pb2 import CreateAgentRequest, CreateTokenRequest, GetAgentRequest
 
 from services.chassis.errors import AlreadyExists, InvalidArgument, NotFound, PermissionDenied, ServiceError
 from services.chassis.ids import new_id
@@ -47,6 +47,18 @@ async def test_a_role_outside_its_limits_is_refused_and_nothing_stored(sessions:
     assert {violation.field for violation in refused.value.violations} == {"role"}
     # The name is still free.
     await admin.CreateAgent(CreateAgentRequest(name="scribe", scopes=["tasks:read"]))
+
+
+async def test_an_agent_and_its_tokens_hold_scopes_that_tool_servers_ask_for(sessions: Sessions) -> None:
+    admin = sessions.caller(["admin"])
+    request = CreateAgentRequest(name="scribe", scopes=["tasks:write", "tool:calendar.read"])
+    created = (await admin.CreateAgent(request)).agent
+    assert list(created.scopes) == ["tasks:write", "tool:calendar.read"]
+    minted = await admin.CreateToken(CreateTokenRequest(agent_id=created.id, scopes=["tool:calendar.read"]))
+    assert list(minted.scopes) == ["tool:calendar.read"]
+    with pytest.raises(PermissionDenied, match=r"tool:notify") as refused:
+        await admin.CreateToken(CreateTokenRequest(agent_id=created.id, scopes=["tool:notify"]))
+    assert refused.value.reason == "SCOPES_NOT_HELD"
 
 
 async def test_a_name_is_taken_once(sessions: Sessions) -> None:
@@ -108,6 +120,7 @@ async def test_a_scope_that_does_not_exist_is_named(sessions: Sessions) -> None:
         (CreateAgentRequest(name="scribe"), "scopes"),
         (CreateAgentRequest(name="scribe", scopes=["tasks:read", "tasks:read"]), "scopes"),
         (CreateAgentRequest(name="scribe", scopes=["Tasks Read"]), "scopes[0]"),
+        (CreateAgentRequest(name="scribe", scopes=["tool:a b"]), "scopes[0]"),
         (CreateAgentRequest(name="scribe", scopes=["tasks:read"], request_id="k" * 256), "request_id"),
     ],
 )

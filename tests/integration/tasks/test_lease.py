@@ -32,6 +32,7 @@ async def test_a_leased_run_brings_what_its_worker_needs(tasks: Tasks) -> None:
     (leased,) = await tasks.lease()
     assert (leased.lease.run_id, leased.lease.attempt) == (run_id, 1)
     assert (leased.task_id, leased.task, leased.traceparent) == (task.id, "t" * 64, NO_TRACE)
+    assert leased.created_by == task.created_by
     assert leased.payload == to_struct(payload)
     assert not leased.steps
     assert leased.expires_at.ToDatetime(UTC) == tasks.clock.now() + LEASE

@@ -30,6 +30,14 @@ def test_unknown_scopes_are_each_named_with_those_that_are_allowed() -> None:
     assert "tasks:write" in refused.value.violations[0].description
 
 
+def test_tool_servers_may_ask_for_scopes_of_any_name() -> None:
+    scopes.check_known(["tool:calendar.read", "tool:Notify-2", "tool:a_b", "tool:" + "n" * 95])
+    wrong = ["tool:", "tool:a b", "tool:a:b", "tools:notify", "tool:é", "tool:a\n", "tool:" + "n" * 96]
+    with pytest.raises(InvalidArgument, match="or tool:<name>") as refused:
+        scopes.check_known(wrong)
+    assert len(refused.value.violations) == len(wrong)
+
+
 def test_admin_holds_everything_and_others_what_they_have() -> None:
     assert scopes.missing(["tasks:read", "audit:read"], ["admin"]) == []
     assert scopes.missing(["tasks:write", "audit:read", "tasks:read"], ["tasks:read"]) == ["audit:read", "tasks:write"]

@@ -19,6 +19,7 @@ from services.tasks.convert import condition as condition_convert
 from services.tasks.convert import run as run_convert
 from services.tasks.convert import task as task_convert
 from services.tasks.convert import tool as tool_convert
+from services.tasks.convert import tool_server as tool_server_convert
 from services.tasks.convert import work as work_convert
 from services.tasks.convert.enums import from_enum, to_enum
 from services.tasks.models.condition import Condition
@@ -41,7 +42,8 @@ from services.tasks.models.run import (
 from services.tasks.models.run import Lease as LeaseModel
 from services.tasks.models.standing import RUN_STATUSES, Standing
 from services.tasks.models.task import Misfire, NewTask, Overlap, ScheduleKind, Task, TaskStatus
-from services.tasks.models.tool import Tool, ToolServer, ToolTransport
+from services.tasks.models.tool import Tool
+from services.tasks.models.tool_server import ToolServer, ToolServerManager, ToolTransport
 
 ENUMS: list[tuple[type[StrEnum], Any]] = [
     (ScheduleKind, task_pb2.ScheduleKind),
@@ -56,6 +58,7 @@ ENUMS: list[tuple[type[StrEnum], Any]] = [
     (ToolTransport, tool_pb2.ToolTransport),
     (Origin, event_pb2.EventOrigin),
     (DeliveryOutcome, event_pb2.DeliveryOutcome),
+    (ToolServerManager, tool_pb2.ToolServerManager),
 ]
 AT = datetime(2026, 5, 12, 10, 15, 30, 123456, tzinfo=UTC)
 RUN_ID, TASK_ID, TOKEN = (f"01900000-0000-7000-8000-00000000000{n}" for n in "abc")
@@ -277,7 +280,9 @@ def test_a_run_is_told_whole() -> None:
 
 def test_a_leased_run_brings_its_event_beside_its_payload() -> None:
     payload = {"pipeline": [], "params": {"a": 1}, "event": {"topic": "order.created", "payload": {"total": 3}}}
-    leased = LeasedRun(LeaseModel(RUN_ID, 1, TOKEN), AT, TASK_ID, "briefing", payload, [], "00-a", AT, AT, TASK_ID)
+    leased = LeasedRun(
+        LeaseModel(RUN_ID, 1, TOKEN), AT, TASK_ID, "briefing", payload, [], "00-a", AT, AT, RUN_ID, TASK_ID
+    )
     message = work_convert.leased_message(leased)
     assert message.payload == to_struct({"pipeline": [], "params": {"a": 1}})
     assert (message.event, message.event_topic, message.event_id) == (to_struct({"total": 3}), "order.created", TASK_ID)
@@ -287,14 +292,14 @@ def test_a_leased_run_brings_its_event_beside_its_payload() -> None:
 
 
 def test_a_leased_run_brings_its_lease_and_its_steps() -> None:
-    leased = LeasedRun(
-        LeaseModel(RUN_ID, 2, TOKEN), AT, TASK_ID, "briefing", {"pipeline": []}, [step()], "00-a", AT, AT
-    )
+    lease = LeaseModel(RUN_ID, 2, TOKEN)
+    leased = LeasedRun(lease, AT, TASK_ID, "briefing", {"pipeline": []}, [step()], "00-a", AT, AT, TASK_ID)
     message = work_convert.leased_message(leased)
     assert work_convert.lease(message.lease) == leased.lease
     assert message.payload == to_struct({"pipeline": []})
     assert [item.id for item in message.steps] == ["clock"]
     assert (message.traceparent, message.expires_at.ToDatetime(UTC)) == ("00-a", AT)
+    assert message.created_by == TASK_ID
 
 
 def new_task(default_timezone: str = "UTC", **fields: Any) -> NewTask:
@@ -381,14 +386,17 @@ def test_tools_and_their_servers_go_there_and_back() -> None:
     request = tool_service_pb2.CreateToolServerRequest(
         name="time", transport=tool_pb2.TOOL_TRANSPORT_STDIO, command=["/bin/time", "-s"], env={"TZ": "UTC"}
     )
-    new = tool_convert.new_tool_server(request)
+    new = tool_server_convert.new_tool_server(request)
     assert (new.command, new.env, new.timeout_seconds) == (["/bin/time", "-s"], {"TZ": "UTC"}, 30)
-    message = tool_convert.tool_server_message(ToolServer(**vars(new), created_at=AT))
+    message = tool_server_convert.tool_server_message(
+        ToolServer(**vars(new), managed_by=ToolServerManager.API, created_at=AT)
+    )
     assert (message.name, message.transport, dict(message.env)) == (
         "time",
         tool_pb2.TOOL_TRANSPORT_STDIO,
         {"TZ": "UTC"},
     )
-    tool = Tool("time.now", "Tells the time.", {"type": "object", "properties": {"zone": {"type": "string"}}})
+    schema = {"type": "object", "properties": {"zone": {"type": "string"}}}
+    tool = Tool("time.now", "Tells the time.", schema, output_schema={"type": "object"})
     told = tool_convert.tool_message(tool)
     assert tool_convert.tool(told) == tool

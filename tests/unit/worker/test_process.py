@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tests.support.fake_tasks import FakeTasks
 from tests.support.http_server import HttpServer, said
+from tests.support.proc import children, gone
 from tests.support.waiting import await_until
 
 TOKEN = "baton_kid_secret_crc"
@@ -32,16 +33,11 @@ async def start(tasks: FakeTasks, folder: Path, **settings: str) -> asyncio.subp
     )
 
 
-def children(process: asyncio.subprocess.Process) -> list[int]:
-    threads = Path(f"/proc/{process.pid}/task").glob("*/children")
-    return [int(child) for children in threads for child in children.read_text().split()]
-
-
-def gone(process_id: int) -> bool:
-    try:
-        return Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except OSError:
-        return True
+def processes(worker: asyncio.subprocess.Process) -> list[int]:
+    """The launchers of a worker's tool servers, and the servers, once there are servers."""
+    launchers = children(worker.pid)
+    servers = [server for launcher in launchers for server in children(launcher)]
+    return launchers + servers if servers else []
 
 
 async def test_no_tool_server_outlives_its_worker_however_it_ends(tasks: FakeTasks, tmp_path: Path) -> None:
@@ -52,14 +48,13 @@ async def test_no_tool_server_outlives_its_worker_however_it_ends(tasks: FakeTas
     try:
         run = await tasks.ended(await tasks.enqueue(step), timeout=40)
         assert run.output["clock"]["timezone"] == "Europe/Chisinau"
-        servers = await await_until(lambda: [own for own in map(children, workers) if own], timeout=20)
-        await await_until(lambda: all(map(children, workers)), timeout=20)
-        servers = [server for worker in workers for server in children(worker)]
-        assert len(servers) == 2
+        await await_until(lambda: all(map(processes, workers)), timeout=20)
+        servers = [server for worker in workers for server in processes(worker)]
+        assert len(servers) == 4, "a launcher and a server for each worker"
         workers[0].send_signal(signal.SIGTERM)
         workers[1].kill()
         assert [await worker.wait() for worker in workers] == [0, -signal.SIGKILL]
-        await await_until(lambda: all(map(gone, servers)), timeout=10)
+        await await_until(lambda: all(map(gone, servers)), timeout=5)
         written = b"".join([(await log)[1] for log in logs]).decode()
     finally:
         for worker in workers:
@@ -89,3 +84,22 @@ async def test_an_operator_allows_what_requests_may_reach(tasks: FakeTasks, tmp_
             await log
     assert run.output["answer"]["text"] == "hello"
     assert TOKEN not in written
+
+
+async def test_what_a_tool_server_has_started_does_not_outlive_a_worker_that_is_killed(
+    tasks: FakeTasks, tmp_path: Path
+) -> None:
+    tasks.add_stdio_server("plain", sys.executable, "-m", "tests.support.plain_mcp_server", PYTHONPATH=".")
+    steps = [{"uses": f"plain.{tool}", "save_as": tool} for tool in ("cling", "beget")]
+    worker = await start(tasks, tmp_path)
+    log = asyncio.create_task(worker.communicate())
+    try:
+        run = await tasks.ended(await tasks.enqueue(*steps), timeout=40)
+        offspring = [run.output["cling"], *run.output["beget"]]
+        assert not any(map(gone, offspring))
+        worker.kill()
+        await await_until(lambda: all(map(gone, offspring)), timeout=5)
+    finally:
+        if worker.returncode is None:
+            worker.kill()
+        await log

@@ -2,18 +2,21 @@
 
 import asyncio
 import logging
+import os
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import Annotated, Any
 
 import pytest
 from baton.tasks.v1 import tool_service_pb2, tool_service_pb2_grpc
+from mcp.server.mcpserver import Context
 from pydantic import Field
 
 from services.worker.failures import ToolFailed
 from services.worker.tools.mcp_pool import McpPool
 from services.worker.tools.registry import Registry
-from tests.support import mcp_servers
+from tests.support import mcp_servers, proc
 from tests.support.fake_tasks import FakeTasks
 from tests.support.grpc import channel_of
 from tests.support.mcp_servers import serve_over_http
@@ -135,3 +138,74 @@ async def test_an_unforeseen_failure_does_not_end_the_introductions(
     async with following(stub=FaultyStub):
         await await_until(lambda: "mis" in tasks.tools)
     assert "not foreseen" in [getattr(record, "error", "") for record in caplog.records]
+
+
+async def test_a_server_that_says_that_it_has_other_tools_is_asked_for_them(
+    tasks: FakeTasks, following: Following
+) -> None:
+    tasks.add_stdio_server("plain", sys.executable, "-m", "tests.support.plain_mcp_server", PYTHONPATH=".")
+    async with following() as pool:
+        await await_until(lambda: "plain" in tasks.tools, timeout=20)
+        await pool.call(tasks.tool_servers["plain"], "grow", {"name": "added"}, timeout=5, key="k")
+        await await_until(lambda: "plain.added" in tasks.tools["plain"])
+
+
+async def test_a_server_over_http_is_listened_to_for_other_tools(
+    tasks: FakeTasks, following: Following, http_server: str, offer: Offer
+) -> None:
+    async def announce(context: Context[Any, Any]) -> str:
+        await context.notify_tools_changed()
+        return "done"
+
+    offer("announce", announce)
+    async with following() as pool:
+        await await_until(lambda: "mis" in tasks.tools)
+        offer("added")
+        await pool.call(tasks.tool_servers["mis"], "announce", {}, timeout=5, key="k")
+        await await_until(lambda: "mis.added" in tasks.tools["mis"])
+
+
+async def test_why_a_server_cannot_be_asked_is_told(tasks: FakeTasks, following: Following) -> None:
+    tasks.add_stdio_server("none", "/nowhere/server")
+    tasks.add_stdio_server("ends", "/bin/false")
+    async with following():
+        await await_until(lambda: len(tasks.tool_errors) == 2, timeout=10)
+        assert tasks.tool_errors == {
+            "none": "tool server none cannot be reached: no such file or directory",
+            "ends": "tool server ends cannot be reached: it ended with exit code 1",
+        }
+        # Once it can be asked, nothing is wrong with it any more.
+        tasks.add_stdio_server("ends", sys.executable, "-m", "tests.support.plain_mcp_server", PYTHONPATH=".")
+        await await_until(lambda: "ends" in tasks.tools, timeout=20)
+        assert list(tasks.tool_errors) == ["none"]
+
+
+async def test_a_disabled_server_is_left_alone_until_it_is_enabled(tasks: FakeTasks, following: Following) -> None:
+    tasks.add_stdio_server("plain", sys.executable, "-m", "tests.support.plain_mcp_server", PYTHONPATH=".")
+    tasks.add_stdio_server("idle", sys.executable, "-m", "tests.support.plain_mcp_server", PYTHONPATH=".")
+    tasks.tool_servers["idle"].enabled = False
+    async with following():
+        await await_until(lambda: "plain" in tasks.tools, timeout=20)
+        (launcher,) = proc.children(os.getpid())
+        tasks.tool_servers["plain"].enabled = False
+        await await_until(lambda: proc.gone(launcher), timeout=10)
+        assert "idle" not in tasks.tools
+        tasks.tool_servers["idle"].enabled = True
+        await await_until(lambda: "idle" in tasks.tools, timeout=20)
+
+
+async def test_a_session_outlives_what_has_nothing_to_do_with_it(tasks: FakeTasks, following: Following) -> None:
+    tasks.add_stdio_server("plain", sys.executable, "-m", "tests.support.plain_mcp_server", PYTHONPATH=".")
+    async with following(introduce_every=0.1) as pool:
+        await await_until(lambda: "plain" in tasks.tools, timeout=20)
+        server = tasks.tool_servers["plain"]
+        pid = await pool.call(server, "pid", {}, timeout=5, key="k")
+        server.scopes.append("tool:notify")
+        server.description = "another"
+        server.timeout_seconds = 7
+        looked = tasks.looked
+        await await_until(lambda: tasks.looked > looked + 1, timeout=10)
+        assert (await pool.call(server, "pid", {}, timeout=5, key="k")).content == pid.content
+        # One at another place is another one.
+        server.env["OTHER"] = "1"
+        assert (await pool.call(server, "pid", {}, timeout=5, key="k")).content != pid.content

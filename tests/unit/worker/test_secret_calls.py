@@ -2,7 +2,7 @@
 
 import logging
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from services.worker.tools.builtin import BuiltinTools
 from services.worker.tools.mcp_pool import McpPool
 from services.worker.tools.toolbox import Toolbox
 from tests.support.fake_tasks import FakeRun, FakeTasks
+from tests.support.plain_mcp_server import TOOLS
 from tests.support.waiting import await_until
 from tests.unit.worker.conftest import Working
 
@@ -109,8 +110,35 @@ async def test_a_message_that_is_cut_is_cut_after_it_was_cleaned(
     assert TOKEN[:4] not in run.error.message
 
 
+async def test_an_output_that_does_not_fit_is_told_without_the_value(
+    tasks: FakeTasks, worker: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    add_server(tasks)
+    for text in ("is ${secrets.token}", "x" * 490 + "${secrets.token}" + "y" * 500):
+        run = await tasks.ended(await tasks.enqueue(step("mis.promise", structured={"n": text})))
+        assert run.error.message.startswith("the output of mis.promise does not fit its schema: output.n: '")
+        assert "***" in run.error.message
+        assert TOKEN[:4] not in run.error.message
+    assert_nothing_told(tasks, caplog)
+
+
+async def test_a_secret_is_not_revealed_to_a_server_that_the_owner_may_not_use(
+    tasks: FakeTasks, worker: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    add_server(tasks)
+    tasks.tool_servers["mis"].scopes.append("tool:notify")
+    run = await tasks.enqueue(step("mis.echo", text="${secrets.nobody}"))
+    tasks.agents[run.created_by] = ["tasks:write"]
+    await tasks.ended(run)
+    # What is wrong with the secret is not even looked at.
+    assert run.error.message == (
+        f"tool server mis needs tool:notify, which the task's owner, agent {run.created_by}, lacks"
+    )
+
+
 async def test_a_list_of_tools_that_is_cut_is_cut_after_it_was_cleaned(tasks: FakeTasks, worker: None) -> None:
-    add_server(tasks, GOSSIP="x" * 440 + "${secrets.other}")
+    before = ", ".join([*sorted(name for name in (*TOOLS, "gossip") if name < "knows_"), "knows_"])
+    add_server(tasks, GOSSIP="x" * (495 - len(before)) + "${secrets.other}")
     run = await tasks.ended(await tasks.enqueue(step("mis.nothing")))
     assert "x***" in run.error.message
     assert OTHER[:4] not in run.error.message
@@ -121,10 +149,15 @@ async def test_whatever_fails_on_the_way_is_told_without_the_value(folder: Path)
         async def server(self, name: str) -> tool_pb2.ToolServer:
             raise ToolFailed(f"{name} knows {TOKEN}", retry_after=5)
 
+    class Anybody:
+        async def require(self, owner: str, scopes: Iterable[str], server: str) -> None:
+            pass
+
     secrets = Secrets(folder)
     secrets.look()
+    toolbox = Toolbox(Gossip(), McpPool(), Anybody(), BuiltinTools({}), secrets)
     with pytest.raises(ToolFailed) as caught:
-        await Toolbox(Gossip(), McpPool(), BuiltinTools({}), secrets).call("mis.echo", {}, timeout=None, key="k")
+        await toolbox.of("somebody").call("mis.echo", {}, timeout=None, key="k")
     assert (str(caught.value), caught.value.retry_after) == ("mis knows ***", 5)
 
 

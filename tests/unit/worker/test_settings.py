@@ -5,6 +5,7 @@ import pytest
 from services.chassis import config
 from services.chassis.config import ConfigurationError
 from services.worker.config import Settings
+from services.worker.limits import ProcessLimits
 
 REQUIRED = {
     "BATON_TASKS_ADDRESS": "127.0.0.1:1",
@@ -21,6 +22,11 @@ REQUIRED = {
         ("BATON_WORKER_CONCURRENCY", "1001"),
         ("BATON_WORKER_TOOL_CALLS", "0"),
         ("BATON_WORKER_TOOL_CALLS", "1001"),
+        ("BATON_TOOL_MEMORY_MB", "63"),
+        ("BATON_TOOL_MEMORY_MB", "-1"),
+        ("BATON_TOOL_MEMORY_MB", "1048577"),
+        ("BATON_TOOL_OPEN_FILES", "0"),
+        ("BATON_TOOL_OPEN_FILES", "63"),
         ("BATON_WORKER_GRACE_SECONDS", "-0.1"),
         ("BATON_WORKER_GRACE_SECONDS", "nan"),
         ("BATON_WORKER_GRACE_SECONDS", "inf"),
@@ -50,3 +56,9 @@ def test_secrets_lie_in_a_folder(tmp_path: Path) -> None:
     assert config.load(Settings, {**REQUIRED, "BATON_SECRETS_DIR": str(tmp_path)}).secrets_dir == tmp_path
     with pytest.raises(ConfigurationError, match=r"BATON_SECRETS_DIR is /nowhere, must be a folder"):
         config.load(Settings, {**REQUIRED, "BATON_SECRETS_DIR": "/nowhere"})
+
+
+def test_the_processes_of_tool_servers_are_limited_as_their_operator_says() -> None:
+    assert config.load(Settings, REQUIRED).process_limits == ProcessLimits(2048 * 2**20, 1024)
+    none = {**REQUIRED, "BATON_TOOL_MEMORY_MB": "0", "BATON_TOOL_OPEN_FILES": "64"}
+    assert config.load(Settings, none).process_limits == ProcessLimits(0, 64)

@@ -193,7 +193,8 @@ async def test_a_crash_of_a_tool_server_fails_one_run_and_not_the_next(tasks: Fa
         crashed = await tasks.ended(await tasks.enqueue({"uses": "plain.crash"}))
         run = await tasks.ended(await tasks.enqueue({"uses": "plain.sleep", "with": {"seconds": 0}, "save_as": "x"}))
     assert (error_class(crashed.error), crashed.error.retryable) == ("tool", True)
-    assert crashed.error.message == "tool server plain ended before it answered"
+    message = "tool server plain ended before it answered: it ended by signal 9 (SIGKILL)"
+    assert crashed.error.message == message
     assert run.output == {"x": "done"}
 
 
