@@ -1,4 +1,4 @@
-"""Revisions 0006 and 0009 of tasks: what an earlier Baton stored is all there afterwards, and works as before."""
+"""Revisions 0005 and 0008 of tasks: what an earlier Baton stored is all there afterwards, and works as before."""
 
 from typing import Any
 

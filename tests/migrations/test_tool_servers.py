@@ -1,4 +1,4 @@
-"""Revision 0007 of tasks: tool servers that were registered before are as they were, and enabled."""
+"""Revision 0006 of tasks: tool servers that were registered before are as they were, and enabled."""
 
 from alembic import command
 from sqlalchemy import text

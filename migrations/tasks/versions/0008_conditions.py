@@ -5,8 +5,8 @@ from alembic import op
 
 from migrations.types import Id, Json, Timestamp
 
-revision = "0009"
-down_revision = "0008"
+revision = "0008"
+down_revision = "0007"
 
 _KINDS_BEFORE = "'cron', 'rrule', 'once', 'manual', 'event'"
 _KINDS = f"{_KINDS_BEFORE}, 'condition'"

@@ -5,7 +5,7 @@ from alembic import op
 
 from migrations.types import Id, Json, Timestamp
 
-revision = "0005"
+revision = "0004"
 down_revision = "0003"
 
 

@@ -5,8 +5,8 @@ from alembic import op
 
 from migrations.types import Id, Json, Timestamp
 
-revision = "0006"
-down_revision = "0005"
+revision = "0005"
+down_revision = "0004"
 
 _KINDS_BEFORE = "'cron', 'rrule', 'once', 'manual'"
 _KINDS = f"{_KINDS_BEFORE}, 'event'"
