@@ -166,7 +166,7 @@ def test_nothing_that_could_be_valid_is_refused(data: st.DataObject, schema: dic
 def test_a_secret_will_be_text_that_nobody_knows() -> None:
     schema = Schema({"properties": {"word": {"enum": ["yes"]}, "n": {"type": "integer"}, "text": {"type": "string"}}})
     text = "Bearer ${secrets.token}"
-    for given in ("${secrets.token}", text):
-        assert input_problems("a.b", schema, {"word": given, "text": given}, "with") == []
-        (problem,) = input_problems("a.b", schema, {"n": given}, "with")
+    for shown in ("${secrets.token}", text):
+        assert input_problems("a.b", schema, {"word": shown, "text": shown}, "with") == []
+        (problem,) = input_problems("a.b", schema, {"n": shown}, "with")
         assert (problem.field, problem.description) == ("with.n", "is text, and a.b takes integer")
