@@ -122,6 +122,15 @@ def flood(arguments: dict[str, Any]) -> str:
     return "begun"
 
 
+def ask(arguments: dict[str, Any]) -> None:
+    """Asks the client without end, and reads no answer any more."""
+    deaf.set()
+    number = 0
+    while True:
+        number += 1
+        reply({"id": f"{number}{'x' * 10_000}", "method": "ping"})
+
+
 def endless_line(arguments: dict[str, Any]) -> None:
     for _ in range(ENDLESS // 2**16):
         write(b"x" * 2**16)
@@ -203,6 +212,7 @@ def grow(arguments: dict[str, Any]) -> None:
 
 
 TOOLS: dict[str, Callable[[dict[str, Any]], Any]] = {
+    "ask": ask,
     "beget": beget,
     "big": lambda arguments: "x" * arguments["size"],
     "broken_text": broken_text,
@@ -229,6 +239,7 @@ TOOLS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "wrong_id": wrong_id,
 }
 clinging = threading.Event()
+deaf = threading.Event()
 heard = threading.Event()
 last_id = 0
 
@@ -244,6 +255,8 @@ def main() -> None:
     if "GOSSIP" in os.environ:
         complain({"text": f"begins with {os.environ['GOSSIP']}"})
     for line in sys.stdin:
+        if deaf.is_set():
+            time.sleep(ENDLESS)
         received = json.loads(line)
         if received["method"] == "notifications/cancelled":
             canceled.append(received["params"]["requestId"])

@@ -139,6 +139,8 @@ class _Session:
             await self._read_messages()
         except _TooLong:
             why = f"it wrote a message of more than {MAX_MESSAGE_BYTES} bytes"
+        except _Deaf:
+            why = "it does not read what it is sent"
         except (anyio.BrokenResourceError, anyio.ClosedResourceError):
             pass  # nobody listens any more
         else:
@@ -151,6 +153,9 @@ class _Session:
         lines = Lines(MAX_MESSAGE_BYTES)
         while chunk := await self._process.stdout.read(_CHUNK):
             for line in lines.feed(chunk):
+                if self._to_send.statistics().current_buffer_used >= _UNWRITTEN:
+                    # Whatever else it asks for, its answer could only wait, too.
+                    raise _Deaf
                 await self._pace.take(len(line))
                 message = _parsed(line)
                 if message is not None:
@@ -177,13 +182,18 @@ class _Session:
     async def _last_word(self) -> str:
         loop = asyncio.get_running_loop()
         said = b""
-        while b"\n" not in said and (more := await loop.sock_recv(self._control, 1024)):
-            said += more
+        with contextlib.suppress(OSError):
+            while b"\n" not in said and (more := await loop.sock_recv(self._control, 1024)):
+                said += more
         what, _, why = said.decode(errors="replace").partition("\n")[0].partition(" ")
         return {"start": why, "end": f"it ended {why}"}.get(what, "it was killed")
 
 
 class _TooLong(Exception):
+    pass
+
+
+class _Deaf(Exception):
     pass
 
 

@@ -130,6 +130,16 @@ async def test_one_that_writes_a_line_without_end(start: Start) -> None:
     assert await client.call("pid") != process_id
 
 
+async def test_one_that_asks_without_end_and_reads_no_answer(start: Start) -> None:
+    client = start()
+    process_id = await client.call("pid")
+    before = proc.reset_peak()
+    with pytest.raises(ToolFailed, match="ended before it answered: it does not read what it is sent"):
+        await client.call("ask")
+    assert proc.peak() - before < 100 * MEGABYTE
+    await await_until(lambda: proc.gone(process_id), timeout=10)
+
+
 async def test_one_that_writes_what_is_no_message(start: Start) -> None:
     client = start()
     assert await client.call("garble") == "done"
