@@ -30,7 +30,7 @@ class _Unknown:
 
 
 class _SomeText(str):
-    """What text with expressions in it will become: text."""
+    """What text with expressions in it, or with secrets, will become: text."""
 
 
 def input_problems(
@@ -67,9 +67,11 @@ def _foreseen_text(text: str) -> Any:
         template = compile_template(text)
     except TemplateError:
         return _Unknown()  # which is a fault of its own
-    if not any(template.expressions):
-        return "".join(part for part in template.parts if isinstance(part, str))
-    return _Unknown() if len(template.parts) == 1 else _SomeText()
+    literal = [part for part in template.parts if isinstance(part, str)]
+    if len(literal) == len(template.parts):
+        return "".join(literal)
+    alone = len(template.parts) == 1 and not template.refers_to_secrets
+    return _Unknown() if alone else _SomeText()
 
 
 def _holds_unknown(value: Any) -> bool:

@@ -161,3 +161,12 @@ def test_nothing_that_could_be_valid_is_refused(data: st.DataObject, schema: dic
     if not any(checked.faults(value)):
         step = {key: data.draw(hidden(item)) for key, item in value.items()}
         assert input_problems("a.tool", checked, step, FIELD) == []
+
+
+def test_a_secret_will_be_text_that_nobody_knows() -> None:
+    schema = Schema({"properties": {"word": {"enum": ["yes"]}, "n": {"type": "integer"}, "text": {"type": "string"}}})
+    text = "Bearer ${secrets.token}"
+    for shown in ("${secrets.token}", text):
+        assert input_problems("a.b", schema, {"word": shown, "text": shown}, "with") == []
+        (problem,) = input_problems("a.b", schema, {"n": shown}, "with")
+        assert (problem.field, problem.description) == ("with.n", "is text, and a.b takes integer")
