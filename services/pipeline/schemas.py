@@ -23,6 +23,9 @@ from services.pipeline.templates import member
 MAX_STEPS = 100_000
 """Keywords looked at, and values compared with: at worst about half a second of work."""
 
+MAX_PARTS = 2000
+"""Objects and lists in a schema; to read one takes longer than to use it, about a third of a second for so many."""
+
 _CHARACTERS_PER_STEP = 64
 _LONGEST_MESSAGE = 500
 _PATTERN = "pattern"
@@ -41,9 +44,10 @@ class Effort:
         self._left = steps
 
     def spend(self, steps: int) -> None:
+        """Raises SchemaNotUsable once nothing is left."""
         self._left -= steps
         if self._left < 0:
-            raise _TooMuchWork
+            raise SchemaNotUsable("it is too much work")
 
 
 class SchemaNotUsable(Exception):
@@ -56,7 +60,9 @@ class Schema:
     def __init__(self, schema: Mapping[str, Any]) -> None:
         """Raises SchemaNotUsable."""
         try:
-            words = _words(schema)
+            words, parts = _words(schema)
+            if parts > MAX_PARTS:
+                raise SchemaNotUsable(f"it has {parts} parts, at most {MAX_PARTS}")
             if _NEED_PATTERNS in words or (_PATTERN in words and words & _TURN_ROUND):
                 raise SchemaNotUsable("it cannot be told without regular expressions")
             dialect = validator_for(schema, default=Draft202012Validator)
@@ -73,6 +79,8 @@ class Schema:
         _current.effort = effort or Effort()
         try:
             yield from self._validator.iter_errors(value)
+        except SchemaNotUsable:
+            raise
         except Exception as error:  # it refers to what is not there, to itself without end, or is too much work
             raise SchemaNotUsable(type(error).__name__) from None
 
@@ -87,10 +95,6 @@ def path(fault: ValidationError, field: str) -> str:
     for part in fault.absolute_path:
         field = member(field, part) if isinstance(part, str) else f"{field}[{part}]"
     return field
-
-
-class _TooMuchWork(Exception):
-    pass
 
 
 @cache
@@ -128,18 +132,22 @@ def _unique_items(validator: Validator, value: Any, instance: Any, schema: Any) 
             yield ValidationError("has items that are the same")
 
 
-def _words(schema: Any) -> set[str]:
-    """Every key in a schema, wherever it is; a property's name may be among them, which only makes careful."""
+def _words(schema: Any) -> tuple[set[str], int]:
+    """Every key in a schema, wherever it is, and the number of its parts.
+
+    The name of a property may be among the keys, which only makes careful.
+    """
     words: set[str] = set()
+    parts = 0
     pending = [schema]
     while pending:
         item = pending.pop()
         if isinstance(item, Mapping):
             words.update(item)
-            pending.extend(item.values())
-        elif isinstance(item, list):
-            pending.extend(item)
-    return words
+        if isinstance(item, Mapping | list):
+            parts += 1
+            pending.extend(item.values() if isinstance(item, Mapping) else item)
+    return words, parts
 
 
 def _of_one_dialect(schema: Any) -> Any:
