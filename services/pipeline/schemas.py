@@ -22,9 +22,10 @@ from services.pipeline.templates import member
 MAX_STEPS = 100_000
 """Keywords looked at, and values compared with: at worst about half a second of work."""
 
+MAX_PARTS = 2000
+"""Objects and lists in a schema; to read one takes longer than to use it, about a third of a second for so many."""
+
 _CHARACTERS_PER_STEP = 64
-# Each may be a schema, and is looked at before the first value is.
-_MOST_PARTS = 5000
 _PATTERN = "pattern"
 # Where one keyword is left out, these may refuse what is valid; `pattern` alone only ever refuses too little.
 _TURN_ROUND = {"not", "if", "oneOf", "maxContains"}
@@ -41,9 +42,10 @@ class Effort:
         self._left = steps
 
     def spend(self, steps: int) -> None:
+        """Raises SchemaNotUsable once nothing is left."""
         self._left -= steps
         if self._left < 0:
-            raise _TooMuchWork
+            raise SchemaNotUsable("it is too much work")
 
 
 class SchemaNotUsable(Exception):
@@ -56,7 +58,9 @@ class Schema:
     def __init__(self, schema: Mapping[str, Any]) -> None:
         """Raises SchemaNotUsable."""
         try:
-            words = _words(schema)
+            words, parts = _words(schema)
+            if parts > MAX_PARTS:
+                raise SchemaNotUsable(f"it has {parts} parts, at most {MAX_PARTS}")
             if _NEED_PATTERNS in words or (_PATTERN in words and words & _TURN_ROUND):
                 raise SchemaNotUsable("it cannot be told without regular expressions")
             dialect = validator_for(schema, default=Draft202012Validator)
@@ -74,6 +78,8 @@ class Schema:
         _current.effort = effort or Effort()
         try:
             yield from self._validator.iter_errors(value)
+        except SchemaNotUsable:
+            raise
         except Exception as error:  # it refers to what is not there, to itself without end, or is too much work
             raise SchemaNotUsable(type(error).__name__) from None
 
@@ -88,10 +94,6 @@ def path(fault: ValidationError, field: str) -> str:
     for part in fault.absolute_path:
         field = member(field, part) if isinstance(part, str) else f"{field}[{part}]"
     return field
-
-
-class _TooMuchWork(Exception):
-    pass
 
 
 @cache
@@ -129,21 +131,22 @@ def _unique_items(validator: Validator, value: Any, instance: Any, schema: Any) 
             yield ValidationError("has items that are the same")
 
 
-def _words(schema: Any) -> set[str]:
-    """Every key in a schema, wherever it is; a property's name may be among them, which only makes careful."""
+def _words(schema: Any) -> tuple[set[str], int]:
+    """Every key in a schema, wherever it is, and the number of its parts.
+
+    The name of a property may be among the keys, which only makes careful.
+    """
     words: set[str] = set()
-    parts, pending = 0, [schema]
+    parts = 0
+    pending = [schema]
     while pending:
         item = pending.pop()
         if isinstance(item, Mapping):
-            parts += 1
-            if parts > _MOST_PARTS:
-                raise SchemaNotUsable("it is too large")
             words.update(item)
-            pending.extend(item.values())
-        elif isinstance(item, list):
-            pending.extend(item)
-    return words
+        if isinstance(item, Mapping | list):
+            parts += 1
+            pending.extend(item.values() if isinstance(item, Mapping) else item)
+    return words, parts
 
 
 def _of_one_dialect(schema: Any) -> Any:

@@ -14,6 +14,11 @@ def children(process_id: int) -> list[int]:
     return [int(name) for name in os.listdir("/proc") if name.isdigit() and _status(int(name))[1] == str(process_id)]
 
 
+def parent(process_id: int) -> int:
+    """The process that has started a process, as long as both live."""
+    return int(_status(process_id)[1])
+
+
 def written(process_id: int) -> int:
     """How many bytes a process has ever written, to whatever."""
     return int(Path(f"/proc/{process_id}/io").read_text().split("wchar:")[1].split()[0])

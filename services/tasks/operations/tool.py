@@ -21,9 +21,11 @@ from services.tasks.store import tool_server as server_store
 from services.tasks.store.tool_server import KnownServer
 
 _MAX_ADDRESS_LENGTH = 200
-_CACHED_SCHEMAS = 512
-# Larger ones are rare, and would take much memory.
-_LONGEST_CACHED_SCHEMA = 16 * 1024
+# Schemas that are kept. Larger ones are rare, and would take much memory.
+_CACHED = 512
+_LONGEST_CACHED = 16 * 1024
+# What reading a schema costs, at worst.
+_BYTES_PER_STEP = 2
 
 
 @dataclass(frozen=True)
@@ -74,13 +76,14 @@ def tool_faults(connection: Connection, used: Mapping[int, Use]) -> list[Violati
     servers = server_store.servers_known(connection, {_server(use.address) for use in used.values()})
     schemas = tool_store.tools_known(connection, {use.address for use in used.values()})
     schemas |= {tool.address: dict(tool.input_schema) for tool in BUILTIN_TOOLS.values()}
-    faults, effort = [], Effort()
+    faults: list[Violation] = []
+    inputs = _Inputs(schemas)
     for position, use in used.items():
         path = f"payload.pipeline[{position}]"
         if why := _refusal(connection, use.address, servers, schemas):
             faults.append(Violation(f"{path}.uses", why))
-        elif use.address in schemas and use.given is not None:
-            faults += _input_faults(use.address, schemas[use.address], use.given, f"{path}.with", effort)
+        elif use.given is not None:
+            faults += inputs.faults(use.address, use.given, f"{path}.with")
     return faults
 
 
@@ -99,26 +102,37 @@ def _refusal(
     return None
 
 
-def _input_faults(
-    address: str, schema: dict[str, Any], given: Mapping[str, Any], field: str, effort: Effort
-) -> Iterator[Violation]:
-    spelt = orjson.dumps(schema)
-    usable = _schema(spelt) if len(spelt) > _LONGEST_CACHED_SCHEMA else _cached_schema(spelt)
-    if usable is not None:
-        for problem in input_problems(address, usable, given, field, effort):
-            yield Violation(problem.field, problem.description)
+class _Inputs:
+    """Checks the inputs of one payload, of which all together are only so much work."""
+
+    def __init__(self, schemas: Mapping[str, dict[str, Any]]) -> None:
+        self._schemas = schemas
+        self._usable: dict[str, Schema | None] = {}
+        self._effort = Effort()
+
+    def faults(self, address: str, given: Mapping[str, Any], field: str) -> Iterator[Violation]:
+        """What is certainly wrong with an input of a tool; nothing where nobody knows what the tool takes."""
+        if address not in self._usable:
+            self._usable[address] = self._read(self._schemas.get(address))
+        schema = self._usable[address]
+        if schema is not None:
+            for problem in input_problems(address, schema, given, field, self._effort):
+                yield Violation(problem.field, problem.description)
+
+    def _read(self, schema: dict[str, Any] | None) -> Schema | None:
+        if schema is None:
+            return None
+        spelt = orjson.dumps(schema)
+        try:
+            self._effort.spend(len(spelt) // _BYTES_PER_STEP)
+            return _cached(spelt) if len(spelt) <= _LONGEST_CACHED else Schema(schema)
+        except SchemaNotUsable:
+            return None
 
 
-@lru_cache(_CACHED_SCHEMAS)
-def _cached_schema(spelt: bytes) -> Schema | None:
-    return _schema(spelt)
-
-
-def _schema(spelt: bytes) -> Schema | None:
-    try:
-        return Schema(orjson.loads(spelt))
-    except SchemaNotUsable:
-        return None
+@lru_cache(_CACHED)
+def _cached(spelt: bytes) -> Schema:
+    return Schema(orjson.loads(spelt))
 
 
 def _offer_faults(server: str, addresses: Sequence[str]) -> Iterator[Violation]:

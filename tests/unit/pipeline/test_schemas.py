@@ -66,16 +66,17 @@ def bomb(**also: str) -> dict[str, Any]:
         # Told in the words of another dialect, it is no less work.
         (bomb(**{"$schema": "https://json-schema.org/draft/2020-12/schema"}), {}),
         ({"items": {"enum": list(range(1000))}}, [{"n": n} for n in range(10_000)]),
-        ({"anyOf": [{"type": "string"}] * 1000}, [{"n": n} for n in range(10_000)]),
-        ({"anyOf": [{"type": "string"}] * 50_000}, {}),
+        ({"anyOf": [{"type": "string"}] * 1500}, [{"n": n} for n in range(100_000)]),
+        ({"anyOf": [{"type": "string"}] * 50_000}, 1),
+        ({"anyOf": [[[[[]]]]] * 50_000}, 1),
     ],
-    ids=["itself", "nowhere", "elsewhere", "bomb", "bomb of dialects", "enum", "messages", "large"],
+    ids=["itself", "nowhere", "elsewhere", "bomb", "bomb of dialects", "enum", "messages", "large", "nonsense"],
 )
 def test_no_schema_keeps_anybody_busy(schema: dict[str, Any], value: Any) -> None:
-    begun = time.monotonic()
+    begun = time.process_time()
     with pytest.raises(SchemaNotUsable):
         list(Schema(schema).faults(value))
-    assert time.monotonic() - begun < 5
+    assert time.process_time() - begun < 5
 
 
 def test_regular_expressions_are_left_to_the_server() -> None:

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import os
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
@@ -14,6 +13,7 @@ from mcp.server.mcpserver import Context
 from pydantic import Field
 
 from services.worker.failures import ToolFailed
+from services.worker.tools import results
 from services.worker.tools.mcp_pool import McpPool
 from services.worker.tools.registry import Registry
 from tests.support import mcp_servers, proc
@@ -184,11 +184,12 @@ async def test_a_disabled_server_is_left_alone_until_it_is_enabled(tasks: FakeTa
     tasks.add_stdio_server("plain", sys.executable, "-m", "tests.support.plain_mcp_server", PYTHONPATH=".")
     tasks.add_stdio_server("idle", sys.executable, "-m", "tests.support.plain_mcp_server", PYTHONPATH=".")
     tasks.tool_servers["idle"].enabled = False
-    async with following():
+    async with following() as pool:
         await await_until(lambda: "plain" in tasks.tools, timeout=20)
-        (launcher,) = proc.children(os.getpid())
+        answer = await pool.call(tasks.tool_servers["plain"], "pid", {}, timeout=5, key="k")
+        process_id = results.from_mcp(answer)
         tasks.tool_servers["plain"].enabled = False
-        await await_until(lambda: proc.gone(launcher), timeout=10)
+        await await_until(lambda: proc.gone(process_id), timeout=10)
         assert "idle" not in tasks.tools
         tasks.tool_servers["idle"].enabled = True
         await await_until(lambda: "idle" in tasks.tools, timeout=20)
