@@ -68,7 +68,8 @@ def test_a_task_is_changed_in_part(baton: Baton) -> None:
     )  # fmt: skip
     changed = put(baton, created["id"], title="After", max_retries=0, overlap="queue", role="")
     assert changed == created | {
-        "title": "After", "max_retries": 0, "overlap": "queue", "role": "", "updated_at": changed["updated_at"],
+        "title": "After", "max_retries": 0, "overlap": "queue", "role": "", "target": "",
+        "updated_at": changed["updated_at"],
     }  # fmt: skip
     assert changed["updated_at"] > created["updated_at"]
     assert baton.get(f"/tasks/{created['id']}") == changed

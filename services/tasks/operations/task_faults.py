@@ -74,8 +74,10 @@ def condition_faults(
     ]
     if any(fault.field in (_PROBE, f"{_PROBE}.uses") for fault in faults):
         return faults
-    unknown = tool_faults(connection, {0: probe["uses"]})
-    return faults + [Violation(f"{_PROBE}.uses", fault.description) for fault in unknown]
+    of_step = tool_faults(connection, {0: _use(probe)})
+    return faults + [
+        Violation(fault.field.replace("payload.pipeline[0]", _PROBE, 1), fault.description) for fault in of_step
+    ]
 
 
 def payload_faults(connection: Connection, payload: dict[str, Any], kind: ScheduleKind) -> list[Violation]:
