@@ -210,7 +210,9 @@ async def test_what_a_server_has_started_ends_with_it(start: Start, how: str) ->
         os.kill(server, signal.SIGKILL)
     else:
         os.kill(launcher, signal.SIGKILL)
-        offspring = offspring[:1]  # who has left the group is then missed
+        offspring, missed = offspring[:1], offspring[1:]
+        for process_id in missed:  # who has left the group
+            os.kill(process_id, signal.SIGKILL)
     await await_until(lambda: proc.gone(server) and all(map(proc.gone, offspring)), timeout=5)
     if how != "closed":
         assert await client.call("pid") != server
