@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from services.pipeline import options
+from services.pipeline import names, options
 from services.pipeline.conditions import compile_condition
 from services.pipeline.errors import PipelineError, Problem, ValidationFault
 from services.pipeline.expressions import Expression
@@ -19,7 +19,6 @@ MAX_TIMEOUT_SECONDS = 3600
 MAX_DEPTH = 30
 """Levels of objects and lists in a payload. Protobuf reads no message deeper than 100, and an object takes three."""
 
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 _USES = re.compile(r"[a-z][a-z0-9_-]{0,63}\.[A-Za-z0-9_.-]{1,128}")
 _SCALARS = (str, int, float, bool)
 _PAYLOAD_KEYS = ("pipeline", "params")
@@ -106,9 +105,9 @@ def check_probe(probe: Mapping[str, Any], params: Any, field: str) -> list[Probl
     return problems
 
 
-def is_too_deep(payload: Mapping[str, Any]) -> bool:
-    """Whether a payload has more than MAX_DEPTH levels."""
-    return _deeper_than(payload, MAX_DEPTH)
+def is_too_deep(value: Any) -> bool:
+    """Whether a payload, or anything else that is kept like one, has more than MAX_DEPTH levels."""
+    return _deeper_than(value, MAX_DEPTH)
 
 
 def _step(position: int, step: Mapping[str, Any]) -> Step:
@@ -182,8 +181,8 @@ class _StepChecks:
 
     def _check_id(self, step: Mapping[str, Any], position: int, path: str) -> None:
         name = step.get("id", default_id(position))
-        if not _is_name(name):
-            self._report(f"{path}.id", _NAME_RULE)
+        if not names.is_name(name):
+            self._report(f"{path}.id", f"must be a name of {names.RULE}")
         elif name in self._ids:
             self._report(f"{path}.id", f"{name!r} is already the id of pipeline[{self._ids[name]}]")
         else:
@@ -238,19 +237,12 @@ class _StepChecks:
         if "save_as" not in step:
             return
         name = step["save_as"]
-        if not _is_name(name):
-            self._report(f"{path}.save_as", _NAME_RULE)
+        if not names.is_name(name):
+            self._report(f"{path}.save_as", f"must be a name of {names.RULE}")
         elif name in self._scope.saved:
             self._report(f"{path}.save_as", f"{name!r} is already saved by an earlier step")
         else:
             self._scope.saved.add(name)
-
-
-_NAME_RULE = "must be a name of 1 to 64 letters, digits and underscores that begins with no digit"
-
-
-def _is_name(value: Any) -> bool:
-    return isinstance(value, str) and bool(_NAME.fullmatch(value))
 
 
 def _check_keys(given: Mapping[str, Any], known: tuple[str, ...], path: str, report: Report) -> None:

@@ -1,6 +1,5 @@
 """What a step may say beside its call: `retry`, `on_error`, `foreach` and `approval`. How they are read and checked."""
 
-import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -8,6 +7,7 @@ from typing import Any
 
 from services.chassis.backoff import BackoffStrategy
 from services.pipeline.errors import clip
+from services.pipeline.names import RULE, is_name
 from services.pipeline.references import ROOTS
 
 MAX_RETRIES = 10
@@ -20,7 +20,6 @@ MAX_EXPIRES_SECONDS = 2_592_000
 ITEM = "item"
 """What templates call an item unless `as` says otherwise."""
 
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 
 Report = Callable[[str, str], None]
 """Takes one fault: its field and its description."""
@@ -100,7 +99,7 @@ def item_name(step: Mapping[str, Any]) -> str | None:
     """What templates of this step may call the item at hand; None when it has none, or no name that could be used."""
     given = step.get("foreach")
     name = given.get("as", ITEM) if isinstance(given, Mapping) else None
-    return name if isinstance(name, str) and _NAME.fullmatch(name) and name not in ROOTS else None
+    return name if is_name(name) and name not in ROOTS else None
 
 
 def _check_retry(given: Mapping[str, Any], path: str, report: Report) -> None:
@@ -122,8 +121,8 @@ def _check_foreach(given: Mapping[str, Any], path: str, report: Report) -> None:
     _check_keys(given, "foreach", path, report)
     _check_items(given, f"{path}.items", report)
     name = given.get("as", ITEM)
-    if not isinstance(name, str) or not _NAME.fullmatch(name):
-        report(f"{path}.as", "must be a name of 1 to 64 letters, digits and underscores that begins with no digit")
+    if not is_name(name):
+        report(f"{path}.as", f"must be a name of {RULE}")
     elif name in ROOTS:
         report(f"{path}.as", f"must not be {name!r}, which is something else in templates")
     _check_number(given.get("parallel", 1), f"{path}.parallel", 1, MAX_PARALLEL, report)

@@ -1,14 +1,13 @@
 """References to secrets, `${secrets.NAME}`. A pipeline knows their names alone; only a worker knows their values."""
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from services.pipeline.errors import TemplateError, clip
 from services.pipeline.expressions import Expression
+from services.pipeline.names import is_name
 
 NAME_RULE = "1 to 64 letters, digits and underscores, and begins with no digit"
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 
 
 @dataclass(frozen=True)
@@ -35,11 +34,6 @@ class SecretText(str):
         text = super().__new__(cls, "".join(map(str, pieces)))
         text.parts = pieces
         return text
-
-
-def is_name(text: str) -> bool:
-    """Whether a secret can be called so."""
-    return bool(_NAME.fullmatch(text))
 
 
 def reference(expression: Expression) -> SecretReference | None:

@@ -11,8 +11,9 @@ from stat import S_ISREG
 from typing import Any, TypeVar
 
 from services.pipeline.errors import TemplateError
+from services.pipeline.names import is_name
 from services.pipeline.revealing import read_text, refers_to_secrets, reveal
-from services.pipeline.secrets import NAME_RULE, is_name
+from services.pipeline.secrets import NAME_RULE
 from services.worker.secrets.files import TOOLS_SUFFIX, NotUsable, Secret, read_tools, read_value
 from services.worker.secrets.redaction import Redaction
 

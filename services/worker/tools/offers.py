@@ -2,13 +2,12 @@
 
 import logging
 from collections.abc import Iterable
-from typing import Any
 
 from baton.tasks.v1 import tool_pb2
 from mcp.types import Tool
 
 from services.chassis import structs, validation
-from services.pipeline.definition import MAX_DEPTH
+from services.pipeline.definition import MAX_DEPTH, is_too_deep
 
 MAX_ADDRESS_LENGTH = 200
 """Characters of `server.tool`; the tasks service keeps no longer ones."""
@@ -40,7 +39,7 @@ def _as_message(server: str, tool: Tool) -> tool_pb2.Tool:
     if len(address) > MAX_ADDRESS_LENGTH:
         raise ValueError(f"its address has {len(address)} characters, at most {MAX_ADDRESS_LENGTH}")
     for name, schema in (("input", tool.input_schema), ("output", tool.output_schema)):
-        if _deeper_than(schema, MAX_DEPTH):
+        if is_too_deep(schema):
             raise ValueError(f"its {name} schema is nested deeper than {MAX_DEPTH} levels")
     message = tool_pb2.Tool(
         address=address,
@@ -50,10 +49,3 @@ def _as_message(server: str, tool: Tool) -> tool_pb2.Tool:
     )
     validation.check(message)
     return message
-
-
-def _deeper_than(value: Any, levels: int) -> bool:
-    if not isinstance(value, dict | list):
-        return False
-    inner = value.values() if isinstance(value, dict) else value
-    return not levels or any(_deeper_than(item, levels - 1) for item in inner)
