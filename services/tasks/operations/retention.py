@@ -85,36 +85,39 @@ def audit_pruning(
     connection: Connection, cutoff: datetime, pruned: Pruned, actor: str, request_id: str, clock: Clock
 ) -> None:
     """Publishes that an agent deleted what was older than `cutoff`."""
-    outbox.audit(
-        connection,
-        tables.outbox,
-        clock,
-        action="run.prune",
-        actor=actor,
-        resource="runs",
-        after={
-            "cutoff": cutoff.isoformat(),
-            "runs": pruned.runs,
-            "steps": pruned.steps,
-            "occurrences": pruned.occurrences,
-            "events": pruned.events,
-            "complete": pruned.complete,
-        },
-        request_id=request_id,
-    )
+    deleted = {
+        "runs": pruned.runs,
+        "steps": pruned.steps,
+        "occurrences": pruned.occurrences,
+        "events": pruned.events,
+    }
+    _audit(connection, "run", deleted, cutoff, pruned, actor, request_id, clock)
 
 
 def audit_events(
     connection: Connection, cutoff: datetime, pruned: Pruned, actor: str, request_id: str, clock: Clock
 ) -> None:
     """Publishes that an agent deleted the events that were older than `cutoff`."""
+    _audit(connection, "event", {"events": pruned.events}, cutoff, pruned, actor, request_id, clock)
+
+
+def _audit(
+    connection: Connection,
+    noun: str,
+    deleted: dict[str, int],
+    cutoff: datetime,
+    pruned: Pruned,
+    actor: str,
+    request_id: str,
+    clock: Clock,
+) -> None:
     outbox.audit(
         connection,
         tables.outbox,
         clock,
-        action="event.prune",
+        action=f"{noun}.prune",
         actor=actor,
-        resource="events",
-        after={"cutoff": cutoff.isoformat(), "events": pruned.events, "complete": pruned.complete},
+        resource=f"{noun}s",
+        after={"cutoff": cutoff.isoformat(), **deleted, "complete": pruned.complete},
         request_id=request_id,
     )
