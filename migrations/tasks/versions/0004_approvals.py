@@ -29,7 +29,6 @@ def upgrade() -> None:
         sa.Column("decided_at", Timestamp),
         sa.Column("note", sa.String(2000), nullable=False),
         sa.Column("used_at", Timestamp),
-        sa.Column("used_attempt", sa.Integer(), nullable=False),
         sa.Column("created_at", Timestamp, nullable=False),
         sa.PrimaryKeyConstraint("id", name="pk_approvals"),
         sa.CheckConstraint(
@@ -51,8 +50,8 @@ def _ask_about_reported_runs() -> None:
     """What reporters have wait for approval now is in the inbox, too."""
     op.execute(
         "INSERT INTO approvals (id, run_id, task_id, task, step_id, approver_role, requested_by, reason,"
-        " action_digest, status, note, used_attempt, created_at)"
-        " SELECT id, id, task_id, task, '', '', created_by, '', '', 'pending', '', 0, updated_at"
+        " action_digest, status, note, created_at)"
+        " SELECT id, id, task_id, task, '', '', created_by, '', '', 'pending', '', updated_at"
         " FROM runs WHERE reported_status = 'awaiting_approval'"
     )
 

@@ -56,8 +56,7 @@ class Approval:
     decided_at: datetime | None
     note: str
     used_at: datetime | None
-    used_attempt: int
-    """The run's attempt in which the approved call was last begun; 0 before."""
+    """When the approved call was last begun."""
     created_at: datetime
 
 

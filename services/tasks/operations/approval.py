@@ -192,7 +192,7 @@ def use_approval(connection: Connection, lease: Lease, approval_id: str, digest:
         raise ApprovalNotGranted(approval_id, "it is for another action")
     if is_done(connection, lease.run_id, approval.step_id):
         raise ApprovalNotGranted(approval_id, "its step is done")
-    approval_store.use(connection, approval_id, lease.attempt, clock.now())
+    approval_store.use(connection, approval_id, clock.now())
 
 
 def _add(connection: Connection, run: Row[Any], ask: Ask, requested_by: str, now: datetime) -> str:

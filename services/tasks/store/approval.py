@@ -33,7 +33,6 @@ def add_approval(connection: Connection, run: Row[Any], ask: Ask, requested_by: 
             status=ApprovalStatus.PENDING.value,
             expires_at=ask.expires_at,
             note="",
-            used_attempt=0,
             created_at=now,
         )
     )
@@ -116,9 +115,9 @@ def delete_answered(connection: Connection, cutoff: datetime, limit: int) -> int
     return connection.execute(delete(approvals).where(_a.id.in_(old))).rowcount
 
 
-def use(connection: Connection, approval_id: str, attempt: int, now: datetime) -> None:
-    """Notes that the approved call is begun in this attempt of the run."""
-    connection.execute(update(approvals).where(_a.id == approval_id).values(used_at=now, used_attempt=attempt))
+def use(connection: Connection, approval_id: str, now: datetime) -> None:
+    """Notes that the approved call is begun."""
+    connection.execute(update(approvals).where(_a.id == approval_id).values(used_at=now))
 
 
 def _approval(row: Row[Any]) -> Approval:

@@ -349,8 +349,8 @@ approvals = Table(
     Column("decided_by", Id),
     Column("decided_at", Timestamp),
     Column("note", String(2000), nullable=False),
+    # When the approved call was last begun.
     Column("used_at", Timestamp),
-    Column("used_attempt", Integer, nullable=False),
     Column("created_at", Timestamp, nullable=False),
     CheckConstraint("status IN ('pending', 'approved', 'rejected', 'cancelled', 'expired')", name="status"),
     CheckConstraint("(status = 'pending') = (decided_at IS NULL)", name="decided_at"),
