@@ -1,7 +1,5 @@
 """What was done is done: no step, and no item of one, is called again once it is recorded, and nothing unapproved."""
 
-import os
-import signal
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -43,7 +41,7 @@ def _die_between_effect_and_report(victim: Victim) -> None:
     wait_until(lambda: "item 3" in victim.effects(), timeout=60)
     wait_until(lambda: len(_items(baton, run_id)) == 3, timeout=10)
     recorded = _items(baton, run_id)
-    _kill(baton, "worker")
+    baton.kill("worker")
     wait_until(lambda: victim.effects().count("item 3") == 2, timeout=_LEASE_AND_RESCUE_SECONDS + 30)
     run = baton.finished(run_id, timeout=90)
     assert (run["status"], run["attempt"]) == ("succeeded", 2)
@@ -55,16 +53,16 @@ def _die_between_effect_and_report(victim: Victim) -> None:
 
 def _die_while_somebody_is_asked(victim: Victim) -> None:
     """Worker and tasks service die while a run waits: the step is begun when it is approved, and never when not."""
-    baton, approver = victim.baton, _agent_token(victim.baton)
+    baton, approver = victim.baton, victim.baton.agent_token(["approvals:read", "approvals:decide"])
     gated = note("paid ${params.who}", approval={"expires_seconds": 600}, id="pay")
     task_id = victim.create("Gated", note("asked"), gated, params={"who": "Ana"})
     yes, no = baton.run_now(task_id), baton.run_now(task_id)
     for run_id in (yes, no):
         wait_until(lambda: baton.get(f"/runs/{run_id}")["status"] == "awaiting_approval", timeout=30)  # noqa: B023
     assert _decide(baton, no, "approve", baton.admin_token).status_code == 403
-    _kill(baton, "worker")
-    _kill(baton, "tasks")
-    wait_until(lambda: _is_ready(baton), timeout=60)
+    baton.kill("worker")
+    baton.kill("tasks")
+    wait_until(baton.is_ready, timeout=60)
     assert victim.effects().count("asked") == 2
     assert "paid Ana" not in victim.effects()
     assert _decide(baton, yes, "approve", approver).status_code == 200
@@ -81,28 +79,6 @@ def _items(baton: Baton, run_id: str) -> list[dict[str, Any]]:
     return items
 
 
-def _kill(baton: Baton, name: str) -> None:
-    """Kills a process with -9; returns when the supervisor has started it again."""
-    killed = wait_until(lambda: baton.children().get(name), timeout=30)
-    os.kill(killed, signal.SIGKILL)
-    wait_until(lambda: baton.children().get(name) not in (None, killed), timeout=30)
-
-
 def _decide(baton: Baton, run_id: str, verb: str, token: str) -> requests.Response:
     (approval,) = baton.get(f"/approvals?run_id={run_id}")["items"]
     return baton.call("POST", f"/approvals/{approval['id']}/{verb}", {}, token=token)
-
-
-def _agent_token(baton: Baton) -> str:
-    """The token of somebody else who may decide."""
-    scopes = ["approvals:read", "approvals:decide"]
-    agent = baton.create("/agents", {"name": "approver", "scopes": scopes})
-    token: str = baton.create(f"/agents/{agent['id']}/tokens", {"scopes": scopes})["token"]
-    return token
-
-
-def _is_ready(baton: Baton) -> bool:
-    try:
-        return baton.call("GET", "/health/ready").status_code == 200
-    except requests.ConnectionError:
-        return False

@@ -38,7 +38,7 @@ class Agent:
         environment = {
             "PATH": path,
             "BATON_URL": baton.url,
-            "BATON_TOKEN": token(baton, ["runs:work"], role),
+            "BATON_TOKEN": baton.agent_token(["runs:work"], role),
             "OUTBOX": str(self.outbox),
             "RENEW_SECONDS": str(renew_seconds),
         }
@@ -64,13 +64,6 @@ class Agent:
         """Ends what is left of it."""
         self.signal(signal.SIGKILL)
         self._process.wait(20)
-
-
-def token(baton: Baton, scopes: list[str], role: str = "") -> str:
-    """The token of a new agent."""
-    made = baton.create("/agents", {"name": f"agent-{uuid4()}", "scopes": scopes, "role": role})
-    text: str = baton.create(f"/agents/{made['id']}/tokens", {"scopes": scopes})["token"]
-    return text
 
 
 def route(baton: Baton, role: str, data: Any, task_type: str = "notification", **fields: Any) -> str:
@@ -174,7 +167,7 @@ def test_it_asks_before_it_writes_to_everybody(baton: Baton, start_agent: StartA
     assert asked["lease_owner"] is None
     (question,) = baton.get(f"/approvals?run_id={asked['id']}")["items"]
     assert question["action"] == {"tool": "mail.deliver", "arguments": data}
-    treasurer = token(baton, ["approvals:decide"])
+    treasurer = baton.agent_token(["approvals:decide"])
     path = f"/approvals/{question['id']}/{decision}"
     assert baton.call("POST", path, {"note": "seen"}, token=treasurer).status_code == 200
     if decision == "approve":
@@ -236,7 +229,7 @@ def begun(baton: Baton, agent: Agent) -> str:
 
 def taken_over(baton: Baton, agent: Agent) -> str:
     """Has another agent lease the run, once the lease is over; answers who that is."""
-    other, worker_id = token(baton, ["runs:work"], agent.role), str(uuid4())
+    other, worker_id = baton.agent_token(["runs:work"], agent.role), str(uuid4())
 
     def leases() -> bool:
         asked = {"worker_id": worker_id, "wait_seconds": 10}

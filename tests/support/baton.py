@@ -5,10 +5,11 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import requests
 
@@ -59,7 +60,7 @@ class Baton:
         self._reader = threading.Thread(target=self._read_output, args=(self._process,), daemon=True)
         self._reader.start()
         try:
-            wait_until(self._is_ready, timeout=_READY_SECONDS)
+            wait_until(self._has_started, timeout=_READY_SECONDS)
         except TimeoutError as late:
             raise TimeoutError("\n".join([str(late), *self.output])) from None
         return self
@@ -117,7 +118,27 @@ class Baton:
         wait_until(lambda: self.get(f"/runs/{run_id}")["status"] in _FINISHED, timeout=timeout)
         return self.get(f"/runs/{run_id}")
 
-    def _is_ready(self) -> bool:
+    def kill(self, name: str) -> int:
+        """Kills a process with -9; answers its id once the supervisor has started another."""
+        killed: int = wait_until(lambda: self.children().get(name), timeout=30)
+        os.kill(killed, signal.SIGKILL)
+        wait_until(lambda: self.children().get(name) not in (None, killed), timeout=30)
+        return killed
+
+    def is_ready(self) -> bool:
+        """Whether the gateway answers, and says that all behind it do."""
+        try:
+            return self.call("GET", "/health/ready").status_code == 200
+        except requests.ConnectionError:
+            return False
+
+    def agent_token(self, scopes: Sequence[str], role: str = "") -> str:
+        """The token of a new agent."""
+        agent = self.create("/agents", {"name": f"agent-{uuid4()}", "scopes": list(scopes), "role": role})
+        token: str = self.create(f"/agents/{agent['id']}/tokens", {"scopes": list(scopes)})["token"]
+        return token
+
+    def _has_started(self) -> bool:
         assert self._process is not None
         assert self._process.poll() is None, "\n".join(["baton ended:", *self.output])
         return f"baton ready url={self.url}" in self.output
