@@ -28,6 +28,8 @@ async def test_a_worker_that_stops_goes_on_with_what_it_has_while_it_waits_for_t
     tasks: Tasks, working: Working, http_server: str
 ) -> None:
     async with working() as stop:
+        # The session is opened before, for that may take longer than a last answer is waited for.
+        await tasks.ended(await tasks.enqueue({"uses": "mis.slow", "with": {"seconds": 0}}))
         begun = await tasks.enqueue({"uses": "mis.slow", "with": {"seconds": 0.3}})
         await await_until(lambda: begun.held)
         tasks.answers_arrive.clear()
