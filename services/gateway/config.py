@@ -13,7 +13,7 @@ class Settings:
         "BATON_BACKENDS",
         help="the services behind the gateway, as proto package=address pairs: baton.x.v1=127.0.0.1:7001,...",
     )
-    auth_address: str = setting("BATON_AUTH_ADDRESS", help="host:port of the AuthService that tokens are exchanged at")
+    auth_address: str = setting("BATON_AUTH_ADDRESS", help="host:port or unix:/path of AuthService")
     host: str = setting("BATON_GATEWAY_HOST", default="127.0.0.1", help="the address to listen on")
     port: int = setting("BATON_PORT", default=8080, help="the port to listen on")
     # More than the longest that a call may be told to wait for something, which is 30 s.

@@ -24,7 +24,7 @@ class Settings(DatabaseSettings):
     jwks_file: Path = setting(
         "BATON_JWKS_FILE", help="the public key (JWKS) that all services verify access tokens with; made when missing"
     )
-    listen: str = setting("BATON_LISTEN", default="127.0.0.1:7001", help="the address to serve on")
+    listen: str = setting("BATON_LISTEN", default="127.0.0.1:7001", help="host:port or unix:/path to serve gRPC on")
     idempotency_ttl_seconds: int = setting(
         "IDEMPOTENCY_TTL_SECONDS", default=86_400, help="how long the answer to a request_id is remembered"
     )

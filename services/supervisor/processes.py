@@ -5,12 +5,13 @@ imported already what they share, because importing it five times would take lon
 """
 
 import asyncio
-import ctypes
 import multiprocessing
+import multiprocessing.connection
 import os
 import runpy
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -24,7 +25,6 @@ _FIRST_RESTART_SECONDS = 0.2
 _LAST_RESTART_SECONDS = 5.0
 # A child that ran so long had started well: its next crash is a new story.
 _STEADY_SECONDS = 30.0
-_PR_SET_PDEATHSIG = 1
 _context = multiprocessing.get_context("forkserver")
 
 
@@ -118,7 +118,7 @@ def _become(program: Program) -> None:
     """Turns this fork into the program."""
     # In a session of its own, so that Ctrl-C reaches only the supervisor, which stops all in order.
     os.setsid()
-    _die_with_parent()
+    _stop_without_supervisor()
     # Before the environment changes: the title is written over where its first one lay.
     setproctitle(f"baton {program.name}")
     os.environ.clear()
@@ -139,10 +139,19 @@ def _redirect(log: Path) -> None:
     os.close(lines)
 
 
-def _die_with_parent() -> None:
-    """Asks Linux for SIGTERM when the process that this was forked from is gone, as it is when the supervisor is."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+def _stop_without_supervisor() -> None:
+    """Stops this process when the supervisor is gone, however it ended.
+
+    It is not the parent: that is the process which this was forked from, and which lives as long as one of its forks.
+    """
+    supervisor = multiprocessing.parent_process()
+    assert supervisor is not None, "a fork has a parent"
+
+    def watch() -> None:
+        multiprocessing.connection.wait([supervisor.sentinel])
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, name="supervisor watch", daemon=True).start()
 
 
 def _ending(code: int) -> str:

@@ -34,9 +34,9 @@ async def supervise(settings: Settings) -> None:
     if not ports.is_free(settings.port):
         raise ConfigurationError(f"port {settings.port} is taken: set BATON_PORT to another one")
     home = Home(settings.home)
+    addresses = home.addresses(CONTEXTS)
     home.prepare(demo=settings.demo)
     database_urls = _set_up_databases(settings, home)
-    addresses = dict(zip(CONTEXTS, ports.free_addresses(len(CONTEXTS)), strict=True))
     children = [Child(program, say) for program in programs(home, addresses, database_urls, settings)]
     stop = asyncio.create_task(stop_signal())
     for child in children:

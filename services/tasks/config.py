@@ -14,7 +14,7 @@ class Settings:
     database_url: str = setting("BATON_DATABASE_URL", help="where this context's tables are, as an SQLAlchemy URL")
     jwks_file: Path = setting("BATON_JWKS_FILE", help="the public keys that access tokens are checked with")
     cursor_key_file: Path = setting("BATON_CURSOR_KEY_FILE", help="the secret that cursors are signed with")
-    listen: str = setting("BATON_LISTEN", default="127.0.0.1:7002", help="address to serve gRPC on")
+    listen: str = setting("BATON_LISTEN", default="127.0.0.1:7002", help="host:port or unix:/path to serve gRPC on")
     pool_size: int = setting("BATON_DATABASE_POOL_SIZE", default=8, help="database connections and threads")
     default_timezone: str = setting("BATON_DEFAULT_TIMEZONE", default="UTC", help="of tasks that name none")
     event_stream_url: str | None = setting(

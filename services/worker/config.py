@@ -21,8 +21,8 @@ _MEGABYTE = 1024 * 1024
 class Settings:
     """Raises ConfigurationError for numbers that are out of bounds."""
 
-    tasks_address: str = setting("BATON_TASKS_ADDRESS", help="host:port of the tasks service")
-    sessions_address: str = setting("BATON_SESSIONS_ADDRESS", help="host:port of the sessions service")
+    tasks_address: str = setting("BATON_TASKS_ADDRESS", help="host:port or unix:/path of the tasks service")
+    sessions_address: str = setting("BATON_SESSIONS_ADDRESS", help="host:port or unix:/path of the sessions service")
     token_file: Path = setting(
         "BATON_WORKER_TOKEN_FILE",
         help="file with the worker's token; its agent needs the scopes runs:work, tools:admin and agents:read",

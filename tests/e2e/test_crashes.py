@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import sys
 from datetime import datetime
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 
 from tests.e2e.conftest import StartBaton
 from tests.support.baton import ROOT, Baton, descendants, task
+from tests.support.processes import free_port
 from tests.support.waiting import wait_until
 
 RESCUE_SECONDS = 5
@@ -54,6 +56,35 @@ def test_a_run_whose_worker_is_killed_is_rescued_and_finishes(baton: Baton) -> N
     assert [(step["id"], step["attempt"]) for step in steps] == [("before", 1), ("during", 2), ("after", 2)]
     assert steps[0] == first, "a step that had succeeded was done or recorded again"
     assert any("worker was ended by SIGKILL; it is restarted" in line for line in baton.output)
+
+
+@pytest.mark.timeout(120)
+def test_nothing_outlives_a_killed_supervisor(start_baton: StartBaton) -> None:
+    baton = start_baton()
+    processes = list(baton.children().values())
+
+    baton.stop(signal.SIGKILL)
+
+    wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in processes), timeout=30)
+    baton.start()
+    assert baton.is_ready()
+
+
+def test_a_home_serves_one_baton_at_a_time(start_baton: StartBaton) -> None:
+    baton = start_baton()
+
+    second = subprocess.run(
+        [sys.executable, "-m", "services"],
+        cwd=ROOT,
+        env=os.environ | {"BATON_HOME": str(baton.home), "BATON_PORT": str(free_port())},
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+
+    assert second.returncode == 1
+    assert "another Baton's, which is running" in second.stderr
+    assert baton.is_ready()
 
 
 @pytest.mark.timeout(120)

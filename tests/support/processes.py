@@ -1,11 +1,13 @@
 """Baton's processes, started as a user would start them."""
 
+import itertools
 import os
+import random
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -14,13 +16,24 @@ from services.chassis.channel import open_channel
 from services.chassis.errors import Unavailable
 from tests.support.waiting import await_until
 
+_LOWEST_PORT, _PORTS_EACH, _PARTS = 10_000, 1_000, 22
+_part = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % _PARTS
+_first = _LOWEST_PORT + _part * _PORTS_EACH
+# Not from the first one: another test run on this machine may have begun there.
+_start = random.randrange(_PORTS_EACH)
+_ports = (_first + (_start + count) % _PORTS_EACH for count in itertools.count())
+
 
 def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
+    """A port that nobody listens on, and that nobody else is told of before somebody does.
+
+    Below those that the system gives out itself, and each process of a test run counts on in a part of its own.
+    """
+    while True:
+        port = next(_ports)
+        with suppress(OSError):
+            socket.create_server(("127.0.0.1", port)).close()
+            return port
 
 
 class Process:

@@ -14,7 +14,7 @@ from tests.support.processes import free_port
 from tests.support.waiting import wait_until
 
 _START_SECONDS = 30.0
-_ADDRESS = re.compile(r'"event":"serving".*"address":"([0-9.:]+)"|"address":"([0-9.:]+)".*"event":"serving"')
+_ADDRESS = re.compile(r'"event":"serving".*"address":"([^"]+)"|"address":"([^"]+)".*"event":"serving"')
 
 
 class Replica:
