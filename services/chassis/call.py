@@ -17,6 +17,8 @@ class Caller:
     token_id: str = ""
     role: str = ""
     """What the agent works as; empty for none."""
+    run_id: str = ""
+    """The run in whose course a worker acts for the agent; empty for none."""
 
     def holds(self, scope: str) -> bool:
         """Whether the caller may do what `scope` allows; `admin` may do everything."""

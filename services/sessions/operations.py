@@ -132,6 +132,29 @@ def exchange_token(connection: Connection, *, text: str, clock: Clock) -> Grant:
     )
 
 
+def act_for_agent(
+    connection: Connection, *, caller: Caller, agent_id: str, scopes: Sequence[str], run_id: str, clock: Clock
+) -> Grant:
+    """What the caller may do in the name of an agent for the next 60 seconds.
+
+    Raises InvalidArgument for a scope that is not passed on, AgentNotFound, ScopesNotHeld.
+    """
+    scope_rules.check_passed_on(scopes)
+    agent = get_agent(connection, agent_id=agent_id)
+    _check_held(scopes, agent.scopes, f"agent {agent_id}")
+    now = clock.now()
+    return Grant(
+        agent_id=agent.id,
+        token_id=caller.token_id,
+        scopes=tuple(sorted(set(scopes))),
+        issued_at=now,
+        expires_at=(now + ACCESS_LIFETIME).replace(microsecond=0),
+        role=agent.role,
+        acting_agent_id=caller.agent_id,
+        run_id=run_id,
+    )
+
+
 def _check_held(wanted: Sequence[str], held: Sequence[str] | frozenset[str], holder: str) -> None:
     missing = scope_rules.missing(wanted, held)
     if missing:

@@ -13,6 +13,7 @@ from services.chassis.clock import Clock
 from services.chassis.database import Database
 from services.chassis.idempotency import Idempotency
 from services.chassis.ids import stored_id
+from services.chassis.timestamps import to_timestamp
 from services.sessions import access_tokens, convert, operations
 
 _Context = ServicerContext[Any, Any]
@@ -32,6 +33,24 @@ class AuthServicer(auth_service_pb2_grpc.AuthServiceServicer):
             lambda connection, clock: operations.exchange_token(connection, text=request.token, clock=clock)
         )
         return convert.to_exchanged_token(grant, access_tokens.sign(grant, self._signing_key))
+
+    async def ActForAgent(
+        self, request: auth_service_pb2.ActForAgentRequest, context: _Context
+    ) -> auth_service_pb2.ActForAgentResponse:
+        caller = call.caller()
+        grant = await self._database.read(
+            lambda connection, clock: operations.act_for_agent(
+                connection,
+                caller=caller,
+                agent_id=stored_id(request.agent_id),
+                scopes=request.scopes,
+                run_id=stored_id(request.run_id),
+                clock=clock,
+            )
+        )
+        return auth_service_pb2.ActForAgentResponse(
+            access_token=access_tokens.sign(grant, self._signing_key), expires_at=to_timestamp(grant.expires_at)
+        )
 
 
 class AgentServicer(agent_service_pb2_grpc.AgentServiceServicer):
