@@ -14,6 +14,8 @@ from services.chassis.ids import new_id
 
 AUDIT = "audit"
 """The topic of what is audited: who did what to what."""
+EVENT = "event"
+"""The topic of domain events: what happened, for tasks and webhooks that wait to hear of it."""
 
 
 def outbox_table(metadata: MetaData) -> Table:
@@ -31,6 +33,18 @@ def outbox_table(metadata: MetaData) -> Table:
 def publish(connection: Connection, outbox: Table, topic: str, payload: dict[str, Any], clock: Clock) -> None:
     """Adds a message to the current transaction."""
     connection.execute(insert(outbox).values(id=new_id(), topic=topic, payload=payload, created_at=clock.now()))
+
+
+def event(
+    connection: Connection, outbox: Table, clock: Clock, *, topic: str, payload: dict[str, Any], depth: int = 0
+) -> None:
+    """Publishes in the current transaction, and trace, a domain event of a context other than tasks.
+
+    `topic` is noun and participle (`session.expired`), `payload` at most 256 KiB of JSON without secrets, `depth` how
+    many events and runs led to it.
+    """
+    told = {"topic": topic, "payload": payload, "depth": depth, "traceparent": telemetry.traceparent()}
+    publish(connection, outbox, EVENT, told, clock)
 
 
 def audit(
