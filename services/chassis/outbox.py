@@ -3,19 +3,35 @@
 Nothing that is in the outbox is lost, and nothing that was rolled back is in it.
 """
 
+import hashlib
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Column, Connection, MetaData, String, Table, insert
+import orjson
+from sqlalchemy import Column, Connection, MetaData, String, Table, delete, insert, select
 
-from services.chassis import telemetry
+from services.chassis import call, telemetry
 from services.chassis.clock import Clock
 from services.chassis.columns import Id, Json, Timestamp
 from services.chassis.ids import new_id
 
 AUDIT = "audit"
 """The topic of what is audited: who did what to what."""
+MAX_AUDITED_BYTES = 16 * 1024
 EVENT = "event"
 """The topic of domain events: what happened, for tasks and webhooks that wait to hear of it."""
+
+
+@dataclass(frozen=True)
+class Message:
+    """Something that others must hear of."""
+
+    id: str
+    topic: str
+    payload: dict[str, Any]
+    created_at: datetime
 
 
 def outbox_table(metadata: MetaData) -> Table:
@@ -33,6 +49,17 @@ def outbox_table(metadata: MetaData) -> Table:
 def publish(connection: Connection, outbox: Table, topic: str, payload: dict[str, Any], clock: Clock) -> None:
     """Adds a message to the current transaction."""
     connection.execute(insert(outbox).values(id=new_id(), topic=topic, payload=payload, created_at=clock.now()))
+
+
+def oldest(connection: Connection, outbox: Table, topic: str, limit: int) -> list[Message]:
+    """The messages of a topic that are there longest, in their order."""
+    query = select(outbox).where(outbox.c.topic == topic).order_by(outbox.c.id).limit(limit)
+    return [Message(row.id, row.topic, row.payload, row.created_at) for row in connection.execute(query)]
+
+
+def forget(connection: Connection, outbox: Table, ids: Collection[str]) -> None:
+    """Removes messages that have been delivered."""
+    connection.execute(delete(outbox).where(outbox.c.id.in_(ids)))
 
 
 def event(
@@ -63,17 +90,28 @@ def audit(
     """Publishes in the current transaction, and trace, that an agent did something.
 
     `action` is noun and verb (`run.approve`), `actor` an agent's id, `resource` a noun and an id (`run/0192...`).
-    `before` and `after` are the values that changed, as JSON has them; `note` is the actor's reason, `request_id` the
-    key that the request was repeatable by.
+    `before` and `after` are the values that changed, as JSON has them: with more than 16 KiB only their digest is kept.
+    `note` is the actor's reason, `request_id` the key that the request was repeatable by.
     """
+    serving = call.current.get()
+    caller = serving.caller if serving else None
     entry = {
         "action": action,
         "actor": actor,
         "resource": resource,
-        "before": before,
-        "after": after,
+        **_values("before", before),
+        **_values("after", after),
         "note": note,
         "request_id": request_id,
         "trace_id": telemetry.trace_id(),
+        "run_id": caller.run_id if caller else "",
     }
     publish(connection, outbox, AUDIT, entry, clock)
+
+
+def _values(name: str, values: dict[str, Any] | None) -> dict[str, Any]:
+    if values is None:
+        return {name: None, f"{name}_digest": ""}
+    encoded = orjson.dumps(values, option=orjson.OPT_SORT_KEYS)
+    kept = values if len(encoded) <= MAX_AUDITED_BYTES else None
+    return {name: kept, f"{name}_digest": hashlib.sha256(encoded).hexdigest()}

@@ -31,6 +31,7 @@ class FirstAgent:
 
 
 SYSTEM = FirstAgent("system", (scope_rules.ADMIN,))
+SERVICES = FirstAgent("services", ("messages:deliver",))
 WORKER = FirstAgent("worker", ("agents:act", "agents:read", "runs:read", "runs:work", "tools:admin", "tools:read"))
 
 

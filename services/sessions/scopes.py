@@ -22,6 +22,7 @@ KNOWN = frozenset(
         "events:read",
         "logs:read",
         "logs:write",
+        "messages:deliver",
         "runs:read",
         "runs:report",
         "runs:work",
