@@ -49,6 +49,13 @@ def caller() -> Caller:
     return call.caller
 
 
+def identify(agent_id: str) -> None:
+    """Says who makes the current call, for methods whose request itself carries the credential, once it is proven."""
+    call = current.get()
+    assert call is not None, "nobody calls"
+    call.caller = Caller(agent_id)
+
+
 def seconds_left(at_most: float = math.inf) -> float:
     """How long the current call may still take, and never more than `at_most`. Never negative."""
     call = current.get()

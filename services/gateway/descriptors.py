@@ -21,6 +21,7 @@ KEY_FIELD, MASK_FIELD = "request_id", "update_mask"
 KEY_HEADER = "Idempotency-Key"
 """What fills the key of a request over REST."""
 _VERBS = ("get", "put", "post", "delete", "patch")
+_CHANGING = ("PATCH", "PUT")
 
 
 @dataclass(frozen=True)
@@ -64,10 +65,10 @@ class Method:
         return self.policy.mutates and KEY_FIELD in self.descriptor.input_type.fields_by_name
 
     def takes_mask(self, binding: Binding) -> bool:
-        """Whether it is told which fields a PATCH gives, so that one given as null can be told from one not given."""
+        """Whether it is told which fields are given, so that one given as null can be told from one not given."""
         mask = self.descriptor.input_type.fields_by_name.get(MASK_FIELD)
         is_mask = mask is not None and mask.message_type is not None and mask.message_type.full_name == FIELD_MASK
-        return is_mask and binding.verb == "PATCH" and bool(binding.body)
+        return is_mask and binding.verb in _CHANGING and bool(binding.body)
 
     def new_request(self) -> Message:
         return GetMessageClass(self.descriptor.input_type)()

@@ -26,7 +26,7 @@ FillBody = Callable[[Message, object], None]
 class RequestForm:
     """Where each field of a request comes from: the path, else the body, else the query; the key from its header.
 
-    A PATCH whose request has an `update_mask` fills it with the names in the body's object, so that null clears.
+    A PATCH or PUT whose request has an `update_mask` fills it with the names in the body's object, so that null clears.
     """
 
     def __init__(self, method: Method, binding: Binding, parameters: tuple[str, ...], parsers: Parsers) -> None:

@@ -35,7 +35,7 @@ async def run() -> None:
     settings = config.load(Settings)
     service = build(settings)
     await serve(service.server, settings.listen, ready=service.ready, background=service.background())
-    service.database.close()
+    await service.close()
 
 
 def bootstrap(admin_token_file: Path | None, worker_token_file: Path | None, services_token_file: Path | None) -> None:

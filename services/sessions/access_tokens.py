@@ -4,7 +4,7 @@ from joserfc import jwt
 from joserfc.jwk import OKPKey
 
 from services.chassis.auth import ALGORITHM, ISSUER
-from services.sessions.models import Grant
+from services.sessions.models.token import Grant
 
 
 def sign(grant: Grant, key: OKPKey) -> str:

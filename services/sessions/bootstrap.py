@@ -11,13 +11,15 @@ from sqlalchemy import Connection
 from services.chassis.clock import Clock
 from services.chassis.database import Database
 from services.chassis.ids import new_id
-from services.sessions import files, operations
+from services.sessions import files
 from services.sessions import scopes as scope_rules
 from services.sessions.errors import TokenInvalid
-from services.sessions.models import Agent, MintedToken
+from services.sessions.models.agent import SYSTEM_ID, Agent
+from services.sessions.models.token import MintedToken
+from services.sessions.operations.agent import ensure_agent
+from services.sessions.operations.token import TOKEN_LIFETIME, authenticate, create_first_token
 
 _log = logging.getLogger(__name__)
-SYSTEM_ID = "00000000-0000-0000-0000-000000000001"
 # A token that ends sooner is replaced, so that a process does not outlive the token it started with.
 RENEW_BEFORE = timedelta(days=7)
 
@@ -45,12 +47,10 @@ def mint_to_file(database: Database, name: str, scopes: Sequence[str], path: Pat
 
     def mint_if_needed(connection: Connection, clock: Clock) -> MintedToken | None:
         agent_id = SYSTEM_ID if name == SYSTEM.name else new_id()
-        agent = operations.ensure_agent(connection, agent_id=agent_id, name=name, scopes=scopes, clock=clock)
+        agent = ensure_agent(connection, agent_id=agent_id, name=name, scopes=scopes, clock=clock)
         if _serves(connection, present, agent, clock):
             return None
-        return operations.mint_token(
-            connection, agent=agent, scopes=scopes, lifetime=operations.TOKEN_LIFETIME, clock=clock
-        )
+        return create_first_token(connection, agent=agent, scopes=scopes, lifetime=TOKEN_LIFETIME, clock=clock)
 
     minted = database.run(mint_if_needed)
     if minted is None:
@@ -62,7 +62,7 @@ def mint_to_file(database: Database, name: str, scopes: Sequence[str], path: Pat
 
 def _serves(connection: Connection, text: str, agent: Agent, clock: Clock) -> bool:
     try:
-        token, owner = operations.authenticate(connection, text=text, clock=clock)
+        token, owner = authenticate(connection, text=text, clock=clock)
     except TokenInvalid:
         return False
     lasts = token.expires_at - clock.now() > RENEW_BEFORE

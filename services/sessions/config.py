@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from services.chassis.config import setting
+from services.chassis.egress import allowed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +25,9 @@ class Settings(DatabaseSettings):
     jwks_file: Path = setting(
         "BATON_JWKS_FILE", help="the public key (JWKS) that all services verify access tokens with; made when missing"
     )
+    cursor_key_file: Path = setting("BATON_CURSOR_KEY_FILE", help="the secret that cursors are signed with")
     listen: str = setting("BATON_LISTEN", default="127.0.0.1:7001", help="host:port or unix:/path to serve gRPC on")
+    egress_allow: str = setting(allowed.VARIABLE, default="", help=allowed.HELP)
     idempotency_ttl_seconds: int = setting(
         "IDEMPOTENCY_TTL_SECONDS", default=86_400, help="how long the answer to a request_id is remembered"
     )

@@ -3,7 +3,9 @@
 from collections.abc import Iterable, Mapping
 
 from services.chassis.errors import (
+    Aborted,
     AlreadyExists,
+    FailedPrecondition,
     InvalidArgument,
     NotFound,
     PermissionDenied,
@@ -20,13 +22,54 @@ class AgentNotFound(NotFound):
 
 
 class AgentNameTaken(AlreadyExists):
-    """Another agent has this name."""
+    """Another agent, which is not archived, has this name."""
 
     def __init__(self, name: str) -> None:
         super().__init__(
             f"an agent named {name!r} exists already: choose another name",
             reason="AGENT_NAME_TAKEN",
             metadata={"name": name},
+        )
+
+
+class OrchestratorNotFound(NotFound):
+    """There is no orchestrator, or none any more."""
+
+    def __init__(self) -> None:
+        super().__init__("there is no orchestrator: create it with POST /orchestrator", reason="ORCHESTRATOR_NOT_FOUND")
+
+
+class AgentArchived(FailedPrecondition):
+    """The agent is archived, and nothing about it changes any more."""
+
+    def __init__(self, agent_id: str) -> None:
+        super().__init__(
+            f"agent {agent_id} is archived: create another one, which may have its name",
+            reason="AGENT_ARCHIVED",
+            metadata={"agent_id": agent_id},
+        )
+
+
+class AgentStatusIllegal(FailedPrecondition):
+    """This status cannot follow the one that the agent has."""
+
+    def __init__(self, agent_id: str, old: str, new: str, allowed: Iterable[str]) -> None:
+        names = ", ".join(allowed)
+        super().__init__(
+            f"agent {agent_id} is {old} and cannot become {new}: what can follow is {names}",
+            reason="AGENT_STATUS_ILLEGAL",
+            metadata={"agent_id": agent_id, "from": old, "to": new, "allowed": names},
+        )
+
+
+class AgentVersionMismatch(Aborted):
+    """Somebody has changed the agent since the caller read it."""
+
+    def __init__(self, agent_id: str, given: int, present: int) -> None:
+        super().__init__(
+            f"agent {agent_id} has version {present}, not {given}: read it again and decide anew",
+            reason="AGENT_VERSION_MISMATCH",
+            metadata={"agent_id": agent_id, "version": str(present)},
         )
 
 
@@ -38,6 +81,15 @@ class TokenNotFound(NotFound):
             f"agent {agent_id} has no token {token_id}",
             reason="TOKEN_NOT_FOUND",
             metadata={"agent_id": agent_id, "token_id": token_id},
+        )
+
+
+class TokenNotRotatable(FailedPrecondition):
+    """The token cannot be rotated; `why` says what it is."""
+
+    def __init__(self, token_id: str, why: str) -> None:
+        super().__init__(
+            f"token {token_id} {why}: mint a new one", reason="TOKEN_NOT_ROTATABLE", metadata={"token_id": token_id}
         )
 
 
@@ -67,6 +119,27 @@ def scopes_kept(kept: Mapping[int, str], passed_on: Iterable[str]) -> InvalidArg
         Violation(f"scopes[{index}]", f"nobody acts for another agent with {scope!r}: only with {allowed}")
         for index, scope in kept.items()
     )
+
+
+class TokenReused(TokenInvalid):
+    """A refresh token came again that somebody has used before: all that came of it must end.
+
+    Its caller is told what everybody is told.
+    """
+
+    def __init__(self, family_id: str) -> None:
+        super().__init__()
+        self.family_id = family_id
+
+
+class SecretInvalid(Unauthenticated):
+    """What obtains no tokens. The answer does not tell an unknown agent from an archived one or a wrong secret."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the agent and its secret are not valid: use the secret that POST /agents/{agent_id}/credentials gave last",
+            reason="SECRET_INVALID",
+        )
 
 
 def unknown_scopes(strangers: Mapping[int, str], known: Iterable[str]) -> InvalidArgument:

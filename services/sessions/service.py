@@ -1,23 +1,40 @@
 """The sessions service, put together."""
 
 from collections.abc import Coroutine
+from contextlib import suppress
 from dataclasses import dataclass
 
 import grpc
 from baton.api.v1 import auth_service_pb2, auth_service_pb2_grpc
-from baton.sessions.v1 import agent_service_pb2, agent_service_pb2_grpc
+from baton.sessions.v1 import (
+    agent_service_pb2,
+    agent_service_pb2_grpc,
+    credential_service_pb2,
+    credential_service_pb2_grpc,
+    orchestrator_service_pb2,
+    orchestrator_service_pb2_grpc,
+)
 from sqlalchemy import select
 
 from services.chassis import loops
 from services.chassis.auth import Verifier
 from services.chassis.clock import Clock, SystemClock
 from services.chassis.database import Database
+from services.chassis.egress import allowed
+from services.chassis.egress.guard import Guard
+from services.chassis.errors import ServiceError
 from services.chassis.idempotency import Idempotency
+from services.chassis.paging import Cursors
 from services.chassis.policy import policies
 from services.chassis.server import create_server
 from services.sessions.config import Settings
 from services.sessions.keys import ensure_keys
-from services.sessions.servicer import AgentServicer, AuthServicer
+from services.sessions.last_used import LastUsed
+from services.sessions.pruning import Pruning
+from services.sessions.servicer.agent import AgentServicer
+from services.sessions.servicer.auth import AuthServicer
+from services.sessions.servicer.credential import CredentialServicer
+from services.sessions.servicer.orchestrator import OrchestratorServicer
 from services.sessions.store import tables
 
 SCHEMA = "sessions"
@@ -30,6 +47,8 @@ class Service:
     server: grpc.aio.Server
     database: Database
     idempotency: Idempotency
+    last_used: LastUsed
+    pruning: Pruning
 
     async def ready(self) -> None:
         """Raises while the database is down or not migrated."""
@@ -39,19 +58,44 @@ class Service:
 
     def background(self) -> list[Coroutine[None, None, None]]:
         """The loops that run as long as the server."""
-        return [loops.forever("idempotency", self.idempotency.forget_expired, timeout=30)]
+        return [
+            loops.forever("idempotency", self.idempotency.forget_expired, timeout=30),
+            loops.forever("tokens-used", self.last_used.write, timeout=30),
+            loops.forever("tokens-ended", self.pruning.step, timeout=30),
+        ]
+
+    async def close(self) -> None:
+        """Writes down what is only noted yet, and closes the database, after the server has stopped."""
+        with suppress(ServiceError):  # it is lost, as it would be in a crash
+            await self.last_used.write()
+        self.database.close()
 
 
 def build(settings: Settings, clock: Clock | None = None) -> Service:
     """The service as `settings` say, with the time from `clock` (default: the database's). Needs a running loop.
 
-    The database need not be there yet. Raises ConfigurationError.
+    The database need not be there yet. Raises ConfigurationError, or OSError when the cursor key cannot be read.
     """
     signing_key = ensure_keys(settings.signing_key_file, settings.jwks_file)
+    cursors, guard = Cursors.from_file(settings.cursor_key_file), Guard(allowed.parse(settings.egress_allow))
     database = Database(settings.database_url, schema=SCHEMA, pool_size=settings.pool_size, clock=clock)
     idempotency = Idempotency(database, tables.idempotency_keys, settings.idempotency_ttl_seconds)
-    verifier = Verifier(settings.jwks_file, clock or SystemClock())
-    server = create_server(policies([auth_service_pb2.DESCRIPTOR, agent_service_pb2.DESCRIPTOR]), verifier)
-    auth_service_pb2_grpc.add_AuthServiceServicer_to_server(AuthServicer(database, signing_key), server)
-    agent_service_pb2_grpc.add_AgentServiceServicer_to_server(AgentServicer(database, idempotency), server)
-    return Service(server, database, idempotency)
+    last_used = LastUsed(database)
+    contract = (
+        auth_service_pb2.DESCRIPTOR,
+        agent_service_pb2.DESCRIPTOR,
+        credential_service_pb2.DESCRIPTOR,
+        orchestrator_service_pb2.DESCRIPTOR,
+    )
+    server = create_server(policies(contract), Verifier(settings.jwks_file, clock or SystemClock()))
+    auth_service_pb2_grpc.add_AuthServiceServicer_to_server(AuthServicer(database, signing_key, last_used), server)
+    agent_service_pb2_grpc.add_AgentServiceServicer_to_server(
+        AgentServicer(database, idempotency, cursors, guard), server
+    )
+    credential_service_pb2_grpc.add_CredentialServiceServicer_to_server(
+        CredentialServicer(database, idempotency), server
+    )
+    orchestrator_service_pb2_grpc.add_OrchestratorServiceServicer_to_server(
+        OrchestratorServicer(database, idempotency, guard), server
+    )
+    return Service(server, database, idempotency, last_used, Pruning(database))

@@ -138,6 +138,8 @@ class FakeTasks(
         """How often the tool servers were listed, to the end."""
         self.agents: dict[str, list[str]] = {}
         """The scopes of the agents there are."""
+        self.archived: set[str] = set()
+        """Those of them that are archived."""
         self.agents_read = 0
         self.reports: list[work_service_pb2.RunReport] = []
         self.batches: list[int] = []
@@ -368,7 +370,8 @@ class FakeTasks(
         await self._maybe_fail("GetAgent", context)
         if request.agent_id not in self.agents:
             await context.abort(grpc.StatusCode.NOT_FOUND, "no such agent")
-        agent = agent_pb2.Agent(id=request.agent_id, scopes=self.agents[request.agent_id])
+        archived = request.agent_id in self.archived
+        agent = agent_pb2.Agent(id=request.agent_id, scopes=self.agents[request.agent_id], archived=archived)
         return agent_service_pb2.GetAgentResponse(agent=agent)
 
     async def _not_here(self, request: Any, context: Any) -> Any:

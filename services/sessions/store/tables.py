@@ -1,23 +1,85 @@
 """The tables of the sessions context."""
 
-from sqlalchemy import Column, ForeignKey, LargeBinary, String, Table, text
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    ForeignKey,
+    Index,
+    LargeBinary,
+    String,
+    Table,
+    Text,
+    false,
+    text,
+)
 
 from services.chassis.answers import idempotency_table
 from services.chassis.columns import Id, Json, Timestamp, new_metadata
+from services.chassis.outbox import outbox_table
 
 metadata = new_metadata()
 
 idempotency_keys = idempotency_table(metadata)
 
+outbox = outbox_table(metadata)
+
+_EMPTY, _ZERO = text("''"), text("0")
+
+# The defaults are for a Baton of before these columns, which may run beside this one while it is replaced. A trigger
+# moves `updated_at` with every UPDATE that does not set it.
 agents = Table(
     "agents",
     metadata,
     Column("id", Id, primary_key=True),
-    Column("name", String(100), nullable=False, unique=True),
+    Column("name", String(100), nullable=False),
     Column("scopes", Json, nullable=False),
     Column("created_at", Timestamp, nullable=False),
     Column("updated_at", Timestamp, nullable=False),
-    Column("role", String(50), nullable=False, server_default=text("''")),
+    Column("role", String(50), nullable=False, server_default=_EMPTY),
+    Column("model", String(100), nullable=False, server_default=_EMPTY),
+    Column("system_prompt", Text, nullable=False, server_default=_EMPTY),
+    Column("webhook_url", String(2048)),
+    Column("status", String(16), nullable=False, server_default=text("'idle'")),
+    Column("working_dir", String(1024), nullable=False, server_default=_EMPTY),
+    Column("git_worktree", String(1024), nullable=False, server_default=_EMPTY),
+    Column("session_id", String(200)),
+    Column("orchestrator_agent_id", Id, ForeignKey("agents.id")),
+    Column("input_tokens", BigInteger, nullable=False, server_default=_ZERO),
+    Column("output_tokens", BigInteger, nullable=False, server_default=_ZERO),
+    Column("cost_microusd", BigInteger, nullable=False, server_default=_ZERO),
+    Column("metadata", Json, nullable=False, server_default=text("'{}'")),
+    Column("archived_at", Timestamp),
+    Column("version", BigInteger, nullable=False, server_default=text("1")),
+    Column("is_orchestrator", Boolean, nullable=False, server_default=false()),
+    CheckConstraint("status IN ('idle', 'executing', 'waiting', 'blocked', 'complete')", name="status"),
+    # A name is free again when its agent is archived. Also finds an agent by its name.
+    Index(
+        "ix_agents_live_name",
+        "name",
+        unique=True,
+        postgresql_where=text("archived_at IS NULL"),
+        sqlite_where=text("archived_at IS NULL"),
+    ),
+    # There is one orchestrator. Also finds it.
+    Index(
+        "ix_agents_live_orchestrator",
+        "is_orchestrator",
+        unique=True,
+        postgresql_where=text("is_orchestrator AND archived_at IS NULL"),
+        sqlite_where=text("is_orchestrator AND archived_at IS NULL"),
+    ),
+)
+
+# The one secret that an agent may have. Of the secret itself only its SHA-256 is here.
+agent_secrets = Table(
+    "agent_secrets",
+    metadata,
+    Column("agent_id", Id, ForeignKey("agents.id"), primary_key=True),
+    Column("secret_hash", LargeBinary(32), nullable=False),
+    Column("created_by", Id, nullable=False),
+    Column("created_at", Timestamp, nullable=False),
 )
 
 # Of the token itself only its SHA-256 is here.
@@ -32,4 +94,28 @@ tokens = Table(
     Column("created_at", Timestamp, nullable=False),
     Column("expires_at", Timestamp, nullable=False),
     Column("revoked_at", Timestamp),
+    Column("kind", String(16), nullable=False, server_default=text("'minted'")),
+    # What came of one use of a secret: an access and a refresh token, and those that they were refreshed into.
+    Column("family_id", Id),
+    Column("replaced_by", Id),
+    Column("created_by", Id),
+    Column("last_used_at", Timestamp),
+    CheckConstraint("kind IN ('minted', 'access', 'refresh')", name="kind"),
+    CheckConstraint("(kind = 'minted') = (family_id IS NULL)", name="family_id"),
+    # An agent's tokens, newest first.
+    Index("ix_tokens_agent_id", "agent_id", "id"),
+    # What ends together.
+    Index(
+        "ix_tokens_family_id",
+        "family_id",
+        postgresql_where=text("family_id IS NOT NULL"),
+        sqlite_where=text("family_id IS NOT NULL"),
+    ),
+    # What nobody needs to know of any more.
+    Index(
+        "ix_tokens_expired",
+        "expires_at",
+        postgresql_where=text("family_id IS NOT NULL"),
+        sqlite_where=text("family_id IS NOT NULL"),
+    ),
 )

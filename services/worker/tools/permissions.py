@@ -22,7 +22,7 @@ _log = logging.getLogger(__name__)
 class _Known:
     asked_at: float
     scopes: "asyncio.Task[frozenset[str] | None]"
-    """None: there is no such agent."""
+    """None: there is no such agent, or it is archived."""
 
 
 class Permissions:
@@ -40,7 +40,10 @@ class Permissions:
         """
         held = await self._held(owner)
         if held is None:
-            raise InputNotValid(f"there is no agent {owner}, the task's owner, to hold what tool server {server} needs")
+            raise InputNotValid(
+                f"there is no agent {owner}, the task's owner, to hold what tool server {server} needs, "
+                "or it is archived"
+            )
         missing = [] if _ADMIN in held else sorted(set(scopes) - held)
         if missing:
             names = ", ".join(missing)
@@ -70,7 +73,7 @@ class Permissions:
             response = await self._stub.GetAgent(request, timeout=_ANSWER_SECONDS)
         except (NotFound, InvalidArgument):
             return None
-        return frozenset(response.agent.scopes)
+        return None if response.agent.archived else frozenset(response.agent.scopes)
 
     def _forget_old(self, now: float) -> None:
         if len(self._known) >= _MANY:

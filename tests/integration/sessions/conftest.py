@@ -27,10 +27,13 @@ def clock() -> ManualClock:
 
 @pytest.fixture
 def settings(migrated_url: str, tmp_path: Path) -> Settings:
+    cursor_key = tmp_path / "cursor-key"
+    cursor_key.write_bytes(b"a secret that cursors are signed with")
     return Settings(
         database_url=migrated_url,
         signing_key_file=tmp_path / "keys" / "signing-key.json",
         jwks_file=tmp_path / "keys" / "jwks.json",
+        cursor_key_file=cursor_key,
         # Twenty callers at once fit, so that races are races.
         pool_size=20,
     )

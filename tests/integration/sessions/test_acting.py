@@ -6,13 +6,13 @@ import orjson
 import pytest
 from baton.api.v1.auth_service_pb2 import ActForAgentRequest
 from baton.api.v1.auth_service_pb2_grpc import AuthServiceStub
-from baton.sessions.v1.agent_service_pb2 import CreateAgentRequest
+from baton.sessions.v1.agent_service_pb2 import CreateAgentRequest, DeleteAgentRequest
 from joserfc import jwt
 from joserfc.jwk import KeySet
 
 from services.chassis.auth import Verifier
 from services.chassis.call import Caller
-from services.chassis.errors import InvalidArgument, NotFound, PermissionDenied
+from services.chassis.errors import FailedPrecondition, InvalidArgument, NotFound, PermissionDenied
 from services.chassis.ids import new_id
 from services.chassis.timestamps import from_timestamp
 from services.sessions.scopes import PASSED_ON
@@ -70,6 +70,14 @@ async def test_for_nobody_nobody_acts(sessions: Sessions) -> None:
     with pytest.raises(NotFound) as refused:
         await worker(sessions).ActForAgent(ActForAgentRequest(agent_id=new_id(), scopes=["events:publish"]))
     assert refused.value.reason == "AGENT_NOT_FOUND"
+
+
+async def test_for_an_archived_agent_nobody_acts(sessions: Sessions) -> None:
+    agent_id = await owner(sessions, "events:publish")
+    await sessions.caller(["admin"]).DeleteAgent(DeleteAgentRequest(agent_id=agent_id))
+    with pytest.raises(FailedPrecondition) as refused:
+        await worker(sessions).ActForAgent(ActForAgentRequest(agent_id=agent_id, scopes=["events:publish"]))
+    assert refused.value.reason == "AGENT_ARCHIVED"
 
 
 async def test_it_takes_the_scope(sessions: Sessions) -> None:

@@ -12,12 +12,16 @@ import pytest
 
 from services.chassis.call import Caller
 from services.chassis.database import Database
-from services.sessions import operations, tokens
+from services.chassis.egress.guard import Guard
+from services.sessions import tokens
 from services.sessions.bootstrap import SYSTEM, SYSTEM_ID, WORKER, mint_to_file
 from services.sessions.errors import TokenInvalid
-from services.sessions.models import Agent, Grant
+from services.sessions.models.agent import Agent, NewAgent
+from services.sessions.models.token import Grant
+from services.sessions.operations.agent import create_agent
+from services.sessions.operations.token import exchange_token, revoke_token
 from services.sessions.service import SCHEMA
-from services.sessions.store import agents
+from services.sessions.store import agent as store
 from tests.support.clock import ManualClock
 
 
@@ -35,11 +39,11 @@ def path(tmp_path: Path) -> Path:
 
 def grant(database: Database, path: Path) -> Grant:
     text = path.read_text()
-    return database.run(lambda connection, clock: operations.exchange_token(connection, text=text, clock=clock))
+    return database.run(lambda connection, clock: exchange_token(connection, text=text, clock=clock))
 
 
 def agent_named(database: Database, name: str) -> Agent:
-    agent = database.run(lambda connection, clock: agents.find_named(connection, name=name))
+    agent = database.run(lambda connection, clock: store.find_named(connection, name=name))
     assert agent is not None
     return agent
 
@@ -65,8 +69,8 @@ def test_the_worker_gets_what_a_worker_needs(database: Database, path: Path) -> 
 def test_an_agent_keeps_its_role_when_its_scopes_are_put_right(database: Database, path: Path) -> None:
     admin = Caller("ada", frozenset({"admin"}))
     database.run(
-        lambda connection, clock: operations.create_agent(
-            connection, caller=admin, name=WORKER.name, scopes=["tasks:read"], role="builder", clock=clock
+        lambda connection, clock: create_agent(
+            connection, NewAgent(name=WORKER.name, scopes=("tasks:read",), role="builder"), Guard(), admin, clock
         )
     )
     mint_to_file(database, WORKER.name, WORKER.scopes, path)
@@ -96,8 +100,8 @@ def test_a_revoked_token_is_replaced(database: Database, path: Path) -> None:
     mint_to_file(database, SYSTEM.name, SYSTEM.scopes, path)
     token_id = grant(database, path).token_id
     database.run(
-        lambda connection, clock: operations.revoke_token(
-            connection, agent_id=SYSTEM_ID, token_id=token_id, clock=clock
+        lambda connection, clock: revoke_token(
+            connection, agent_id=SYSTEM_ID, token_id=token_id, actor=SYSTEM_ID, clock=clock
         )
     )
     assert mint_to_file(database, SYSTEM.name, SYSTEM.scopes, path)

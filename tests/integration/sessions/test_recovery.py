@@ -27,11 +27,14 @@ from tests.support.waiting import await_until
 async def test_the_service_is_unavailable_until_its_database_is_migrated(
     empty_database_url: str, tmp_path: Path
 ) -> None:
+    cursor_key = tmp_path / "cursor-key"
+    cursor_key.write_bytes(b"a secret that cursors are signed with")
     service = build(
         Settings(
             database_url=context_url(empty_database_url, SCHEMA),
             signing_key_file=tmp_path / "signing-key.json",
             jwks_file=tmp_path / "jwks.json",
+            cursor_key_file=cursor_key,
         )
     )
     request = ExchangeTokenRequest(token=tokens.new_token())
@@ -90,7 +93,10 @@ async def test_the_process_starts_before_its_database_and_recovers_by_itself(
     empty_database_url: str, tmp_path: Path
 ) -> None:
     url = context_url(empty_database_url, SCHEMA)
+    cursor_key = tmp_path / "cursor-key"
+    cursor_key.write_bytes(b"a secret that cursors are signed with")
     environment = {
+        "BATON_CURSOR_KEY_FILE": str(cursor_key),
         "BATON_DATABASE_URL": url,
         "BATON_SIGNING_KEY_FILE": str(tmp_path / "signing-key.json"),
         "BATON_JWKS_FILE": str(tmp_path / "jwks.json"),

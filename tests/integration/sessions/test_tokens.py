@@ -17,7 +17,8 @@ from services.chassis.auth import Verifier
 from services.chassis.clock import Clock
 from services.chassis.errors import Aborted, InvalidArgument, NotFound, PermissionDenied, ServiceError, Unauthenticated
 from services.chassis.ids import new_id
-from services.sessions import operations, tokens
+from services.sessions import tokens
+from services.sessions.operations import agent as operations
 from services.sessions.store import tables
 from tests.integration.sessions.running import Sessions
 

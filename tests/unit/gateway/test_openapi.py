@@ -43,6 +43,7 @@ def test_every_rule_of_a_contract_is_a_path(document: Any) -> None:
         ("/plants/{plant_id}:water", "post"),
         ("/plants/{plant_id}/harvest", "post"),
         ("/beds/{id}", "patch"),
+        ("/beds/{id}", "put"),
         ("/beds/{id}/", "patch"),
         ("/plants.csv", "get"),
         ("/seeds", "post"),
@@ -82,8 +83,9 @@ def test_a_body_s_schema_keeps_the_contract_s_rules(document: Any) -> None:
     assert body_schema(document, "/plants/{plant_id}:water", "post")["required"] == ["amount"]
 
 
-def test_what_a_patch_gives_may_be_null_and_names_no_mask(document: Any) -> None:
-    properties = body_schema(document, "/beds/{id}", "patch")["properties"]
+@pytest.mark.parametrize("verb", ["patch", "put"])
+def test_what_a_change_gives_may_be_null_and_names_no_mask(document: Any, verb: str) -> None:
+    properties = body_schema(document, "/beds/{id}", verb)["properties"]
     assert set(properties) == {"label", "length", "state", "pot"}
     assert properties["label"] == {"type": ["string", "null"], "maxLength": 10}
     assert properties["state"] == {"type": ["string", "null"], "enum": ["growing", "thirsty", None]}

@@ -93,8 +93,12 @@ async def test_a_body_can_fill_one_field_and_the_query_the_others(client: httpx2
     assert answer.json()["dry_run"] is True
 
 
-async def test_a_patch_tells_which_fields_it_gives_null_included(client: httpx2.AsyncClient, garden: Garden) -> None:
-    answer = await client.patch("/beds/b-1", json={"state": "growing", "label": None, "pot": {"width": 3}})
+@pytest.mark.parametrize("verb", ["PATCH", "PUT"])
+async def test_a_change_tells_which_fields_it_gives_null_included(
+    client: httpx2.AsyncClient, garden: Garden, verb: str
+) -> None:
+    body = {"state": "growing", "label": None, "pot": {"width": 3}}
+    answer = await client.request(verb, "/beds/b-1", json=body)
     assert answer.json() == {"changed": ["label", "pot", "state"], "label": None}
     request = garden.greenhouse.requests[0]
     assert (request.id, request.HasField("label"), request.state, request.pot.width) == ("b-1", False, 1, 3)

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
-from services.sessions.models import MintedToken, Token
+from services.sessions.models.token import MintedToken, Token
 
 NOON = datetime(2030, 1, 1, 12, tzinfo=UTC)
 TOKEN = Token("id", "key", "agent", b"hash-of-secret", (), created_at=NOON, expires_at=NOON + timedelta(hours=1))

@@ -45,6 +45,15 @@ async def test_all_scopes_of_the_server_must_be_held(tasks: FakeTasks, stub: Stu
         await permissions.require(ALICE, [READ], "calendar")
 
 
+async def test_an_archived_owner_may_use_nothing_that_asks_for_scopes(tasks: FakeTasks, stub: Stub) -> None:
+    permissions = Permissions(stub, keep_seconds=0)
+    tasks.agents[ALICE] = ["admin", READ]
+    await permissions.require(ALICE, [READ], "calendar")
+    tasks.archived.add(ALICE)
+    with pytest.raises(InputNotValid, match=f"agent {ALICE}.* or it is archived"):
+        await permissions.require(ALICE, [READ], "calendar")
+
+
 async def test_an_answer_is_believed_for_a_while_and_shared(tasks: FakeTasks, stub: Stub) -> None:
     permissions = Permissions(stub, keep_seconds=0.3)
     tasks.agents[ALICE] = [READ]

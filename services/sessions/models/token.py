@@ -1,21 +1,16 @@
-"""Agents, their tokens, and what a token grants."""
+"""The tokens that agents call with, and what a token grants."""
 
 from dataclasses import dataclass, field
 from datetime import datetime
+from enum import StrEnum
 
 
-@dataclass(frozen=True)
-class Agent:
-    """Somebody or something that calls Baton."""
+class TokenKind(StrEnum):
+    """What a token is for."""
 
-    id: str
-    name: str
-    scopes: tuple[str, ...]
-    """Sorted."""
-    created_at: datetime
-    updated_at: datetime
-    role: str = ""
-    """What the agent works as; empty for none."""
+    MINTED = "minted"
+    ACCESS = "access"
+    REFRESH = "refresh"
 
 
 @dataclass(frozen=True)
@@ -32,6 +27,13 @@ class Token:
     created_at: datetime
     expires_at: datetime
     revoked_at: datetime | None = None
+    kind: TokenKind = TokenKind.MINTED
+    family_id: str | None = None
+    """Shared by the tokens that came of one use of a secret; None for a minted one."""
+    replaced_by: str | None = None
+    """The token that it was rotated into."""
+    created_by: str | None = None
+    last_used_at: datetime | None = None
 
     def is_live(self, now: datetime) -> bool:
         """Whether the token still opens anything."""
@@ -44,6 +46,31 @@ class MintedToken:
 
     token: Token
     text: str = field(repr=False)
+
+
+@dataclass(frozen=True)
+class ObtainedTokens:
+    """What an agent gets for its secret, or for a refresh token."""
+
+    access: MintedToken
+    refresh: MintedToken
+
+
+@dataclass(frozen=True)
+class Rotation:
+    """A token that goes on for a while beside the one it was rotated into."""
+
+    previous: Token
+    minted: MintedToken
+
+
+@dataclass(frozen=True)
+class TokenFilter:
+    """Which tokens of an agent are wanted."""
+
+    kind: TokenKind | None = None
+    live_at: datetime | None = None
+    """Only those that open something then."""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""Messages from models, and plain values from messages, one file per noun."""

@@ -1,0 +1,1 @@
+"""What the context speaks of, and what these things know by themselves."""
