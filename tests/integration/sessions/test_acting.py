@@ -6,7 +6,7 @@ import orjson
 import pytest
 from baton.api.v1.auth_service_pb2 import ActForAgentRequest
 from baton.api.v1.auth_service_pb2_grpc import AuthServiceStub
-from baton.sessions.v1.agent_service_pb2 import CreateAgentRequest, DeleteAgentRequest
+from baton.sessions.v1.agent_service_pb2 import ArchiveAgentRequest, CreateAgentRequest
 from joserfc import jwt
 from joserfc.jwk import KeySet
 
@@ -74,7 +74,7 @@ async def test_for_nobody_nobody_acts(sessions: Sessions) -> None:
 
 async def test_for_an_archived_agent_nobody_acts(sessions: Sessions) -> None:
     agent_id = await owner(sessions, "events:publish")
-    await sessions.caller(["admin"]).DeleteAgent(DeleteAgentRequest(agent_id=agent_id))
+    await sessions.caller(["admin"]).ArchiveAgent(ArchiveAgentRequest(agent_id=agent_id))
     with pytest.raises(FailedPrecondition) as refused:
         await worker(sessions).ActForAgent(ActForAgentRequest(agent_id=agent_id, scopes=["events:publish"]))
     assert refused.value.reason == "AGENT_ARCHIVED"
