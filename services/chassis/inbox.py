@@ -1,6 +1,6 @@
 """InboxService: what other contexts have put into their outboxes for this one."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -12,20 +12,8 @@ from services.chassis.clock import Clock
 from services.chassis.database import Database
 from services.chassis.errors import InvalidArgument, Violation
 from services.chassis.ids import stored_id
-from services.chassis.outbox import Message
+from services.chassis.outbox import Message, MessageRefused, Take
 from services.chassis.timestamps import from_timestamp
-
-Take = Callable[[Connection, Clock, str, Sequence[Message]], None]
-"""Takes messages of one topic, from the context that is named, in the current transaction; those that it has taken
-before it passes over. Raises MessageRefused."""
-
-
-class MessageRefused(Exception):
-    """A message that cannot be taken, and why."""
-
-    def __init__(self, message_id: str, description: str) -> None:
-        super().__init__(description)
-        self.message_id = message_id
 
 
 class InboxServicer(inbox_service_pb2_grpc.InboxServiceServicer):

@@ -4,7 +4,7 @@ Nothing that is in the outbox is lost, and nothing that was rolled back is in it
 """
 
 import hashlib
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -34,6 +34,19 @@ class Message:
     created_at: datetime
 
 
+Take = Callable[[Connection, Clock, str, Sequence[Message]], None]
+"""Takes messages of one topic, from the context that is named, in the current transaction; those that it has taken
+before it passes over. Raises MessageRefused."""
+
+
+class MessageRefused(Exception):
+    """A message that cannot be taken, and why."""
+
+    def __init__(self, message_id: str, description: str) -> None:
+        super().__init__(description)
+        self.message_id = message_id
+
+
 def outbox_table(metadata: MetaData) -> Table:
     """The table that a context keeps its messages in; their ids are their order."""
     return Table(
@@ -46,9 +59,11 @@ def outbox_table(metadata: MetaData) -> Table:
     )
 
 
-def publish(connection: Connection, outbox: Table, topic: str, payload: dict[str, Any], clock: Clock) -> None:
-    """Adds a message to the current transaction."""
-    connection.execute(insert(outbox).values(id=new_id(), topic=topic, payload=payload, created_at=clock.now()))
+def publish(connection: Connection, outbox: Table, topic: str, payload: dict[str, Any], clock: Clock) -> str:
+    """Adds a message to the current transaction; answers its id."""
+    message_id = new_id()
+    connection.execute(insert(outbox).values(id=message_id, topic=topic, payload=payload, created_at=clock.now()))
+    return message_id
 
 
 def oldest(connection: Connection, outbox: Table, topic: str, limit: int) -> list[Message]:
@@ -86,12 +101,14 @@ def audit(
     after: dict[str, Any] | None = None,
     note: str = "",
     request_id: str = "",
-) -> None:
-    """Publishes in the current transaction, and trace, that an agent did something.
+    trace_id: str = "",
+) -> str:
+    """Publishes in the current transaction that an agent did something; answers the id of the entry to come.
 
     `action` is noun and verb (`run.approve`), `actor` an agent's id, `resource` a noun and an id (`run/0192...`).
     `before` and `after` are the values that changed, as JSON has them: with more than 16 KiB only their digest is kept.
-    `note` is the actor's reason, `request_id` the key that the request was repeatable by.
+    `note` is the actor's reason, `request_id` the key that the request was repeatable by. `trace_id` is
+    the current trace unless it is given.
     """
     serving = call.current.get()
     caller = serving.caller if serving else None
@@ -103,10 +120,10 @@ def audit(
         **_values("after", after),
         "note": note,
         "request_id": request_id,
-        "trace_id": telemetry.trace_id(),
+        "trace_id": trace_id or telemetry.trace_id(),
         "run_id": caller.run_id if caller else "",
     }
-    publish(connection, outbox, AUDIT, entry, clock)
+    return publish(connection, outbox, AUDIT, entry, clock)
 
 
 def _values(name: str, values: dict[str, Any] | None) -> dict[str, Any]:

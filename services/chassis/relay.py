@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Table
 from services.chassis import outbox, telemetry
 from services.chassis.clock import Clock
 from services.chassis.database import Database
-from services.chassis.outbox import Message
+from services.chassis.outbox import Message, Take
 from services.chassis.timestamps import to_timestamp
 
 Deliver = Callable[[Sequence[Message]], Awaitable[None]]
@@ -40,6 +40,15 @@ def to_inbox(channel: Channel, source: str) -> Deliver:
                 id=message.id, topic=message.topic, payload=payload, created_at=to_timestamp(message.created_at)
             )
         await stub.DeliverMessages(request)
+
+    return deliver
+
+
+def to_own(database: Database, take: Take, source: str) -> Deliver:
+    """Delivers to `take` in the context's own database: it hears of itself as others do."""
+
+    async def deliver(messages: Sequence[Message]) -> None:
+        await database.transact(lambda connection, clock: take(connection, clock, source, messages))
 
     return deliver
 

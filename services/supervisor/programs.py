@@ -48,7 +48,12 @@ def programs(
 
     calls = {"BATON_SERVICES_TOKEN_FILE": str(home.services_token)}
     own: dict[str, dict[str, str]] = {
-        "sessions": {"BATON_SIGNING_KEY_FILE": str(home.signing_key)},
+        "sessions": {
+            "BATON_SIGNING_KEY_FILE": str(home.signing_key),
+            "BATON_AUDIT_KEY_FILE": str(home.audit_key),
+            "BATON_TASKS_ADDRESS": addresses["tasks"],
+            **calls,
+        },
         "tasks": {"BATON_SESSIONS_ADDRESS": addresses["sessions"], **calls},
         "workflows": {},
     }

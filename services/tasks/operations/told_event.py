@@ -7,8 +7,7 @@ import orjson
 from sqlalchemy import Connection
 
 from services.chassis.clock import Clock
-from services.chassis.inbox import MessageRefused
-from services.chassis.outbox import Message
+from services.chassis.outbox import Message, MessageRefused
 from services.pipeline import definition
 from services.tasks.models.event import MAX_DEPTH, MAX_PAYLOAD_BYTES
 from services.tasks.models.topic import told_topic_fault

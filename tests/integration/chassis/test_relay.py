@@ -14,8 +14,8 @@ from services.chassis.auth import Verifier
 from services.chassis.clock import Clock, SystemClock
 from services.chassis.database import Database
 from services.chassis.errors import InvalidArgument, Unavailable
-from services.chassis.inbox import InboxServicer, MessageRefused
-from services.chassis.outbox import Message
+from services.chassis.inbox import InboxServicer
+from services.chassis.outbox import Message, MessageRefused
 from services.chassis.policy import policies
 from services.chassis.relay import Relay, to_inbox
 from services.chassis.server import create_server
