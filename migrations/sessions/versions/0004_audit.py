@@ -65,10 +65,11 @@ def _guard_on_postgres() -> None:
         END
         $$
     """)
-    op.execute("""
-        CREATE TRIGGER audit_entries_unchanged BEFORE UPDATE OR DELETE OR TRUNCATE ON audit_entries
-        FOR EACH STATEMENT EXECUTE FUNCTION refuse_change()
-    """)
+    for changes, each in (("UPDATE OR DELETE", "ROW"), ("TRUNCATE", "STATEMENT")):
+        op.execute(f"""
+            CREATE TRIGGER audit_entries_no_{changes.split()[0].lower()} BEFORE {changes} ON audit_entries
+            FOR EACH {each} EXECUTE FUNCTION refuse_change()
+        """)
 
 
 def _guard_on_sqlite() -> None:
