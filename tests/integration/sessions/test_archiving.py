@@ -16,12 +16,14 @@ from baton.sessions.v1.agent_service_pb2 import (
     UpdateAgentRequest,
 )
 from baton.sessions.v1.credential_service_pb2 import CreateCredentialsRequest, ObtainTokenRequest, RefreshTokenRequest
+from sqlalchemy import update
 
 from services.chassis.errors import FailedPrecondition, InvalidArgument, NotFound, ServiceError, Unauthenticated
 from services.chassis.ids import new_id
 from services.chassis.timestamps import from_timestamp
 from services.sessions.models.agent import SYSTEM_ID
 from services.sessions.operations.agent import ensure_agent
+from services.sessions.store import tables
 from tests.integration.sessions.running import Sessions
 
 
@@ -70,6 +72,23 @@ async def test_the_tokens_of_an_archived_agent_open_nothing(sessions: Sessions) 
         await sessions.anybody().ObtainToken(ObtainTokenRequest(agent_id=agent.id, agent_secret=secret))
     listed = await sessions.caller(["admin"]).ListTokens(ListTokensRequest(agent_id=agent.id, live_only=True))
     assert list(listed.items) == []
+
+
+async def test_it_is_the_agent_that_counts_and_not_what_became_of_its_tokens(sessions: Sessions) -> None:
+    agent = await sessions.agent()
+    token = await sessions.minted(agent.id)
+    secret = (await sessions.credentials().CreateCredentials(CreateCredentialsRequest(agent_id=agent.id))).agent_secret
+    obtained = await sessions.anybody().ObtainToken(ObtainTokenRequest(agent_id=agent.id, agent_secret=secret))
+    by_hand = update(tables.agents).where(tables.agents.c.id == agent.id)
+    await sessions.database.transact(
+        lambda connection, clock: connection.execute(by_hand.values(archived_at=clock.now())).rowcount
+    )
+    assert not await sessions.opens(token.token)
+    assert not await sessions.opens(obtained.access_token)
+    with pytest.raises(Unauthenticated):
+        await sessions.anybody().RefreshToken(RefreshTokenRequest(refresh_token=obtained.refresh_token))
+    with pytest.raises(Unauthenticated):
+        await sessions.anybody().ObtainToken(ObtainTokenRequest(agent_id=agent.id, agent_secret=secret))
 
 
 async def test_an_archived_agent_changes_no_more(sessions: Sessions) -> None:
