@@ -80,6 +80,8 @@ def refresh_tokens(connection: Connection, *, text: str, clock: Clock, request_i
 
     Raises TokenInvalid; TokenReused when the token was used before and what came of it must end now.
     """
+    # Before anything is locked, which is a write on PostgreSQL: what is refused costs none.
+    _check_refreshable(connection, *proven(connection, text=text), clock)
     token, agent = _locked(connection, text)
     family_id = _check_refreshable(connection, token, agent, clock)
     obtained = _mint_pair(connection, agent, token.scopes, family_id, clock)

@@ -2,14 +2,26 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
+from baton.api.v1.auth_service_pb2 import ExchangeTokenRequest
 from baton.api.v1.auth_service_pb2_grpc import AuthServiceStub
+from baton.sessions.v1.agent_pb2 import Agent
+from baton.sessions.v1.agent_service_pb2 import CreateAgentRequest, CreateTokenRequest, CreateTokenResponse
 from baton.sessions.v1.agent_service_pb2_grpc import AgentServiceStub
+from baton.sessions.v1.credential_service_pb2_grpc import CredentialServiceStub
+from baton.sessions.v1.orchestrator_service_pb2_grpc import OrchestratorServiceStub
 from grpc.aio import Channel
+from sqlalchemy import Table, func, select
 
+from services.chassis.auth import Verifier
+from services.chassis.call import Caller
 from services.chassis.database import Database
+from services.chassis.errors import Unauthenticated
+from services.chassis.ids import new_id
 from services.sessions.config import Settings
 from services.sessions.service import Service
+from services.sessions.store import tables
 from tests.support.clock import ManualClock
 from tests.support.grpc import Signer, channel_of
 
@@ -38,5 +50,45 @@ class Sessions:
         """Somebody who holds `scopes` and calls the service."""
         return AgentServiceStub(self.channel(self.signer.token(scopes, agent_id=agent_id)))
 
+    def orchestration(self, scopes: Iterable[str], agent_id: str | None = None) -> OrchestratorServiceStub:
+        return OrchestratorServiceStub(self.channel(self.signer.token(scopes, agent_id=agent_id)))
+
+    def credentials(self, scopes: Iterable[str] = ("admin",), agent_id: str | None = None) -> CredentialServiceStub:
+        return CredentialServiceStub(self.channel(self.signer.token(scopes, agent_id=agent_id)))
+
+    def anybody(self) -> CredentialServiceStub:
+        """Somebody who sends no token."""
+        return CredentialServiceStub(self.channel())
+
     def auth(self) -> AuthServiceStub:
         return AuthServiceStub(self.channel())
+
+    async def agent(self, *scopes: str, **fields: Any) -> Agent:
+        """A new agent; by default it may read tasks and has a name of its own."""
+        request = CreateAgentRequest(**{"name": f"agent {new_id()}", "scopes": scopes or ["tasks:read"]} | fields)
+        return (await self.caller(["admin"]).CreateAgent(request)).agent
+
+    async def minted(self, agent_id: str, **fields: Any) -> CreateTokenResponse:
+        return await self.caller(["admin"]).CreateToken(CreateTokenRequest(agent_id=agent_id, **fields))
+
+    async def exchanged(self, token: str) -> Caller:
+        """Who a token stands for. Raises Unauthenticated."""
+        answer = await self.auth().ExchangeToken(ExchangeTokenRequest(token=token))
+        return Verifier(self.settings.jwks_file, self.clock).verify(answer.access_token)
+
+    async def opens(self, token: str) -> bool:
+        """Whether a token can be exchanged."""
+        try:
+            await self.exchanged(token)
+        except Unauthenticated:
+            return False
+        return True
+
+    async def audited(self) -> list[dict[str, Any]]:
+        """What the audit was told, oldest first."""
+        query = select(tables.outbox.c.payload).where(tables.outbox.c.topic == "audit").order_by(tables.outbox.c.id)
+        return await self.database.read(lambda connection, clock: list(connection.execute(query).scalars()))
+
+    async def count(self, table: Table) -> int:
+        query = select(func.count()).select_from(table)
+        return await self.database.read(lambda connection, clock: connection.execute(query).scalar_one())

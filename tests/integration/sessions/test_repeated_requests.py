@@ -1,13 +1,17 @@
 """A repeated request has one effect and one answer."""
 
 import asyncio
+from collections.abc import Callable
 from datetime import timedelta
 
 import grpc
 import psycopg
 import pytest
+from baton.sessions.v1 import agent_service_pb2 as pb
 from baton.sessions.v1.agent_service_pb2 import CreateAgentRequest, CreateAgentResponse, RevokeTokenRequest
 from baton.sessions.v1.agent_service_pb2_grpc import AgentServiceStub
+from baton.sessions.v1.orchestrator_service_pb2 import EnsureOrchestratorRequest
+from google.protobuf.message import Message
 from sqlalchemy import func, select
 
 from services.chassis.errors import Aborted, AlreadyExists, InvalidArgument, NotFound
@@ -24,6 +28,45 @@ async def test_the_same_request_again_has_the_same_answer(sessions: Sessions) ->
     first = await admin.CreateAgent(REQUEST)
     sessions.clock.advance(hours=1)
     assert await admin.CreateAgent(REQUEST) == first
+
+
+async def _prepared(sessions: Sessions) -> tuple[str, str]:
+    """An agent and a token of it."""
+    agent = await sessions.agent()
+    return agent.id, (await sessions.minted(agent.id)).id
+
+
+Make = Callable[[str, str], Message]
+MUTATIONS: dict[str, Make] = {
+    "UpdateAgent": lambda agent, token: pb.UpdateAgentRequest(agent_id=agent, model="x", version=1, request_id="key"),
+    "ArchiveAgent": lambda agent, token: pb.ArchiveAgentRequest(agent_id=agent, request_id="key"),
+    "SetAgentStatus": lambda agent, token: pb.SetAgentStatusRequest(agent_id=agent, status=2, request_id="key"),
+    "AddAgentUsage": lambda agent, token: pb.AddAgentUsageRequest(agent_id=agent, input_tokens=1, request_id="key"),
+    "RevokeToken": lambda agent, token: pb.RevokeTokenRequest(agent_id=agent, token_id=token, request_id="key"),
+}
+
+
+@pytest.mark.parametrize("method", MUTATIONS)
+async def test_every_change_is_made_once(sessions: Sessions, method: str) -> None:
+    admin = sessions.caller(["admin"], agent_id=new_id())
+    request = MUTATIONS[method](*await _prepared(sessions))
+    first = await getattr(admin, method)(request)
+    told = len(await sessions.audited())
+    sessions.clock.advance(hours=1)
+    assert await getattr(admin, method)(request) == first
+    assert len(await sessions.audited()) == told
+    other = MUTATIONS[method](*await _prepared(sessions))
+    with pytest.raises(InvalidArgument) as refused:
+        await getattr(admin, method)(other)
+    assert refused.value.reason == "IDEMPOTENCY_KEY_REUSED"
+
+
+async def test_the_orchestrator_is_answered_as_it_was(sessions: Sessions) -> None:
+    request = EnsureOrchestratorRequest(scopes=["tasks:read"], request_id="key")
+    caller = sessions.orchestration(["admin"], agent_id=new_id())
+    first = await caller.EnsureOrchestrator(request)
+    assert first.created
+    assert await caller.EnsureOrchestrator(request) == first
 
 
 async def test_a_repeated_answer_says_that_it_is_one(sessions: Sessions) -> None:
