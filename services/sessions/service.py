@@ -99,7 +99,7 @@ def build(settings: Settings, clock: Clock | None = None) -> Service:
     audit_key = ensure_audit_key(settings.audit_key_file)
     cursors, guard = Cursors.from_file(settings.cursor_key_file), Guard(allowed.parse(settings.egress_allow))
     database = Database(settings.database_url, schema=SCHEMA, pool_size=settings.pool_size, clock=clock)
-    idempotency = Idempotency(database, tables.idempotency_keys, settings.idempotency_ttl_seconds)
+    idempotency = Idempotency(database, tables.idempotency_keys, settings.idempotency_ttl_seconds, tables.outbox)
     last_used = LastUsed(database)
     contract = (
         auth_service_pb2.DESCRIPTOR,

@@ -173,7 +173,7 @@ def build(settings: Settings, clock: Clock | None = None) -> Service:
     _check(settings)
     source = _source(settings)
     database = Database(settings.database_url, schema=SCHEMA, pool_size=settings.pool_size, clock=clock)
-    idempotency = Idempotency(database, idempotency_keys, settings.idempotency_ttl_seconds)
+    idempotency = Idempotency(database, idempotency_keys, settings.idempotency_ttl_seconds, outbox)
     cursors = Cursors.from_file(settings.cursor_key_file)
     listener = Listener(settings.database_url) if database.is_postgres else None
     work_wakeup = listener.wakeup if listener else Wakeup()
