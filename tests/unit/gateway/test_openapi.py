@@ -121,6 +121,13 @@ def test_only_what_changes_something_takes_a_key(document: Any) -> None:
     assert key not in document["paths"]["/plants/"]["get"]["parameters"]
 
 
+def test_what_is_versioned_takes_and_answers_a_tag(document: Any) -> None:
+    tag = {"$ref": "#/components/parameters/IfMatch"}
+    versioned, other = (document["paths"][path]["put"] for path in ("/plants/{plant_id}/pot", "/beds/{id}"))
+    assert [tag in one["parameters"] for one in (versioned, other)] == [True, False]
+    assert ["ETag" in one["responses"]["200"].get("headers", {}) for one in (versioned, other)] == [True, False]
+
+
 def test_of_two_names_of_a_value_the_first_is_told(document: Any) -> None:
     state = document["components"]["schemas"]["PlantState"]
     assert state["enum"] == ["unspecified", "growing", "thirsty"]
