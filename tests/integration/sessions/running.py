@@ -11,6 +11,7 @@ from baton.sessions.v1.agent_service_pb2 import CreateAgentRequest, CreateTokenR
 from baton.sessions.v1.agent_service_pb2_grpc import AgentServiceStub
 from baton.sessions.v1.credential_service_pb2_grpc import CredentialServiceStub
 from baton.sessions.v1.orchestrator_service_pb2_grpc import OrchestratorServiceStub
+from baton.sessions.v1.session_service_pb2_grpc import SessionServiceStub
 from grpc.aio import Channel
 from sqlalchemy import Table, func, select
 
@@ -55,6 +56,11 @@ class Sessions:
 
     def credentials(self, scopes: Iterable[str] = ("admin",), agent_id: str | None = None) -> CredentialServiceStub:
         return CredentialServiceStub(self.channel(self.signer.token(scopes, agent_id=agent_id)))
+
+    def lifecycle(self, agent_id: str | None = None, *scopes: str) -> SessionServiceStub:
+        """Somebody who, by default, reads and writes sessions; no administrator."""
+        held = scopes or ("sessions:read", "sessions:write")
+        return SessionServiceStub(self.channel(self.signer.token(held, agent_id=agent_id)))
 
     def anybody(self) -> CredentialServiceStub:
         """Somebody who sends no token."""

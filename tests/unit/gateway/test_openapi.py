@@ -45,6 +45,7 @@ def test_every_rule_of_a_contract_is_a_path(document: Any) -> None:
         ("/beds/{id}", "patch"),
         ("/beds/{id}", "put"),
         ("/beds/{id}/", "patch"),
+        ("/plants/{plant_id}/pot", "put"),
         ("/plants.csv", "get"),
         ("/seeds", "post"),
         ("/gate", "post"),
