@@ -29,6 +29,8 @@ from services.sessions.store import token as token_store
 
 _THE_CALLER = "the caller"
 _BOOTSTRAP = "bootstrap"
+_BOUNDED_BY_ROLE = "runs:work"
+"""With another role, or none, this scope opens other runs: who changes the one must hold the other."""
 
 
 def create_agent(
@@ -261,7 +263,10 @@ def _check_change(connection: Connection, before: Agent, after: Agent, guard: Gu
         agent_id=before.id,
     )
     _check_status(before, after.status)
-    check_held(scope_rules.missing(after.scopes, before.scopes), caller.scopes, _THE_CALLER)
+    gained = scope_rules.missing(after.scopes, before.scopes)
+    if after.role != before.role and _BOUNDED_BY_ROLE in after.scopes:
+        gained.append(_BOUNDED_BY_ROLE)
+    check_held(gained, caller.scopes, _THE_CALLER)
 
 
 def _check_status(before: Agent, status: AgentStatus) -> None:

@@ -290,6 +290,21 @@ async def test_an_agent_gains_only_what_the_caller_holds(sessions: Sessions) -> 
     assert list(changed.agent.scopes) == ["audit:read", "tasks:write"]
 
 
+@pytest.mark.parametrize("role", ["payer", ""])
+async def test_whoever_changes_what_an_agent_works_as_could_do_that_work(sessions: Sessions, role: str) -> None:
+    agent = await sessions.agent("runs:work", role="mailer")
+    request = UpdateAgentRequest(agent_id=agent.id, role=role)
+    with pytest.raises(PermissionDenied, match="the caller does not hold runs:work") as refused:
+        await sessions.caller(["agents:admin"]).UpdateAgent(request)
+    assert refused.value.reason == "SCOPES_NOT_HELD"
+    holder = sessions.caller(["agents:admin", "runs:work"])
+    assert (await holder.UpdateAgent(request)).agent.role == role
+    # Without the scope a role is a word.
+    other = await sessions.agent("runs:read", role="mailer")
+    free = UpdateAgentRequest(agent_id=other.id, role=role)
+    assert (await sessions.caller(["agents:admin"]).UpdateAgent(free)).agent.role == role
+
+
 async def test_a_scope_that_does_not_exist_is_named_where_it_stands(sessions: Sessions) -> None:
     agent = await sessions.agent()
     with pytest.raises(InvalidArgument) as refused:
