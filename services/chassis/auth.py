@@ -68,7 +68,13 @@ class Verifier:
         try:
             claims = jwt.decode(token, keys, algorithms=[ALGORITHM]).claims
             _claims.validate({name: value for name, value in claims.items() if name in ("iss", "sub")})
-            caller = Caller(str(claims["sub"]), frozenset(claims["scopes"]), str(claims["jti"]), _role(claims))
+            caller = Caller(
+                str(claims["sub"]),
+                frozenset(claims["scopes"]),
+                str(claims["jti"]),
+                role=_text(claims, "role"),
+                run_id=_text(claims, "run_id"),
+            )
             return caller, float(claims["exp"])
         except (JoseError, KeyError, TypeError, ValueError):
             raise invalid_token() from None
@@ -95,12 +101,12 @@ class Verifier:
         return self._keys
 
 
-def _role(claims: Mapping[str, Any]) -> str:
-    """What the token's agent works as; a token of one that has no role lacks the claim."""
-    role = claims.get("role", "")
-    if not isinstance(role, str):
+def _text(claims: Mapping[str, Any], name: str) -> str:
+    """A claim that tokens need not have; then it is empty."""
+    text = claims.get(name, "")
+    if not isinstance(text, str):
         raise TypeError
-    return role
+    return text
 
 
 class TokenExchange:

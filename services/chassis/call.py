@@ -17,6 +17,8 @@ class Caller:
     token_id: str = ""
     role: str = ""
     """What the agent works as; empty for none."""
+    run_id: str = ""
+    """The run in whose course a worker acts for the agent; empty for none."""
 
     def holds(self, scope: str) -> bool:
         """Whether the caller may do what `scope` allows; `admin` may do everything."""
@@ -32,6 +34,8 @@ class Call:
     expires_at: float | None = None
     """The deadline on the monotonic clock."""
     caller: Caller | None = None
+    audit_action: str = ""
+    """What the audit calls the method; empty when it leaves no entry."""
     replayed: bool = False
     """Whether the answer is that of an earlier request with the same key."""
 

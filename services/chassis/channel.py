@@ -31,9 +31,9 @@ def open_channel(address: str, *, access_tokens: AccessTokens | None = None, def
     """A channel to `address` for the generated stubs.
 
     Every call continues the current trace, ends at the current call's deadline at the latest, carries an access
-    token when there are `access_tokens`, and raises ServiceError subclasses. A call that answers one message also
-    ends after `default_timeout` seconds, unless it is made with a timeout of its own. A stream may last: who
-    stops reading one cancels it.
+    token when there are `access_tokens` and it has none of its own, and raises ServiceError subclasses. A call that
+    answers one message also ends after `default_timeout` seconds, unless it is made with a timeout of its own. A
+    stream may last: who stops reading one cancels it.
     """
     outgoing = _Outgoing(access_tokens)
     interceptors = [_Unary(outgoing, default_timeout), _Stream(outgoing)]
@@ -51,7 +51,7 @@ class _Outgoing:
         with use_span(span, record_exception=False, set_status_on_exception=False):
             if traceparent := telemetry.traceparent():
                 metadata.add("traceparent", traceparent)
-            if self._access_tokens is not None:
+            if self._access_tokens is not None and metadata.get("authorization") is None:
                 metadata.add("authorization", f"Bearer {await self._access_tokens.current()}")
         seconds = call.seconds_left(default_timeout if details.timeout is None else details.timeout)
         return ClientCallDetails(

@@ -15,6 +15,8 @@ class BuiltinTool:
     """The JSON Schema of its input."""
     output_schema: Mapping[str, Any]
     """The JSON Schema of what it answers."""
+    scopes: tuple[str, ...] = ()
+    """What the task's owner must hold."""
 
 
 _ECHO = BuiltinTool("echo.test", "Answers its input unchanged.", {"type": "object"}, {"type": "object"})
@@ -72,4 +74,60 @@ _HTTP_REQUEST = BuiltinTool(
     },
 )
 
-BUILTIN_TOOLS: Mapping[str, BuiltinTool] = {tool.address: tool for tool in (_ECHO, _HTTP_REQUEST)}
+_EVENTS_PUBLISH = BuiltinTool(
+    "events.publish",
+    "Publishes an event in the name of the task's owner. It is published once, however often the step is tried.",
+    {
+        "type": "object",
+        "properties": {
+            "topic": {"type": "string", "minLength": 1, "maxLength": 100, "description": "What happened: orders.paid."},
+            "payload": {"type": "object", "default": {}, "description": "What there is to know of it."},
+        },
+        "required": ["topic"],
+        "additionalProperties": False,
+    },
+    {
+        "type": "object",
+        "properties": {
+            "event_id": {"type": "string", "description": "The event, for GET /events/{event_id}."},
+            "triggered_tasks": {
+                "type": "array",
+                "items": {"type": "string"},
+                "description": "The ids of the tasks of which a run was queued at once.",
+            },
+        },
+        "required": ["event_id", "triggered_tasks"],
+    },
+    scopes=("events:publish",),
+)
+
+_TASKS_RUN = BuiltinTool(
+    "tasks.run",
+    "Queues a run of a task of the same owner, and does not wait for it. It is queued once, however often the step is "
+    "tried.",
+    {
+        "type": "object",
+        "properties": {
+            "task_id": {"type": "string", "format": "uuid", "description": "The task."},
+            "params": {"type": "object", "default": {}, "description": "Added to the task's own, or replacing them."},
+        },
+        "required": ["task_id"],
+        "additionalProperties": False,
+    },
+    {
+        "type": "object",
+        "properties": {
+            "run_id": {"type": "string", "description": "The run, for GET /runs/{run_id}."},
+            "duplicate": {
+                "type": "boolean",
+                "description": "Whether an earlier run with the task's dedupe key stands for it, and none was queued.",
+            },
+        },
+        "required": ["run_id", "duplicate"],
+    },
+    scopes=("tasks:write",),
+)
+
+BUILTIN_TOOLS: Mapping[str, BuiltinTool] = {
+    tool.address: tool for tool in (_ECHO, _EVENTS_PUBLISH, _HTTP_REQUEST, _TASKS_RUN)
+}

@@ -11,7 +11,7 @@ from services.chassis.config import ConfigurationError
 from services.chassis.database import Database
 from services.chassis.errors import ServiceError
 from services.chassis.server import serve
-from services.sessions.bootstrap import SYSTEM, WORKER, mint_to_file
+from services.sessions.bootstrap import SERVICES, SYSTEM, WORKER, mint_to_file
 from services.sessions.config import DatabaseSettings, Settings
 from services.sessions.service import SCHEMA, build
 
@@ -21,7 +21,7 @@ def main() -> None:
     telemetry.configure("sessions")
     try:
         if arguments.command == "bootstrap":
-            bootstrap(arguments.admin_token_file, arguments.worker_token_file)
+            bootstrap(arguments.admin_token_file, arguments.worker_token_file, arguments.services_token_file)
         else:
             uvloop.run(run())
     except (ConfigurationError, ServiceError, OSError) as error:
@@ -38,11 +38,11 @@ async def run() -> None:
     await service.close()
 
 
-def bootstrap(admin_token_file: Path | None, worker_token_file: Path | None) -> None:
+def bootstrap(admin_token_file: Path | None, worker_token_file: Path | None, services_token_file: Path | None) -> None:
     """Writes a token of each agent that has a file given, unless a good one is there already."""
     settings = config.load(DatabaseSettings)
     database = Database(settings.database_url, schema=SCHEMA, pool_size=1)
-    for agent, path in ((SYSTEM, admin_token_file), (WORKER, worker_token_file)):
+    for agent, path in ((SYSTEM, admin_token_file), (WORKER, worker_token_file), (SERVICES, services_token_file)):
         if path is not None:
             mint_to_file(database, agent.name, agent.scopes, path)
     database.close()
@@ -55,6 +55,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     first_tokens.add_argument("--admin-token-file", type=Path, help="for the agent 'system', which may do everything")
     first_tokens.add_argument("--worker-token-file", type=Path, help="for the agent 'worker', which leases runs")
+    first_tokens.add_argument(
+        "--services-token-file", type=Path, help="for the agent 'services', as which services call each other"
+    )
     return parser
 
 

@@ -17,5 +17,7 @@ def sign(grant: Grant, key: OKPKey) -> str:
         "iat": int(grant.issued_at.timestamp()),
         "exp": int(grant.expires_at.timestamp()),
         **({"role": grant.role} if grant.role else {}),
+        **({"act": {"sub": grant.acting_agent_id}} if grant.acting_agent_id else {}),
+        **({"run_id": grant.run_id} if grant.run_id else {}),
     }
     return jwt.encode({"alg": ALGORITHM, "kid": key.kid}, claims, key, algorithms=[ALGORITHM])

@@ -33,7 +33,8 @@ class FirstAgent:
 
 
 SYSTEM = FirstAgent("system", (scope_rules.ADMIN,))
-WORKER = FirstAgent("worker", ("agents:read", "runs:read", "runs:work", "tools:admin", "tools:read"))
+SERVICES = FirstAgent("services", ("messages:deliver",))
+WORKER = FirstAgent("worker", ("agents:act", "agents:read", "runs:read", "runs:work", "tools:admin", "tools:read"))
 
 
 def mint_to_file(database: Database, name: str, scopes: Sequence[str], path: Path) -> bool:

@@ -25,8 +25,21 @@ class Settings(DatabaseSettings):
     jwks_file: Path = setting(
         "BATON_JWKS_FILE", help="the public key (JWKS) that all services verify access tokens with; made when missing"
     )
+    audit_key_file: Path = setting(
+        "BATON_AUDIT_KEY_FILE", help="the secret that seals the audit, 32 bytes; made when missing, and never changed"
+    )
     cursor_key_file: Path = setting("BATON_CURSOR_KEY_FILE", help="the secret that cursors are signed with")
     listen: str = setting("BATON_LISTEN", default="127.0.0.1:7001", help="host:port or unix:/path to serve gRPC on")
+    tasks_address: str | None = setting(
+        "BATON_TASKS_ADDRESS",
+        default=None,
+        help="host:port or unix:/path of the tasks service, which hears of events here; without it they wait here",
+    )
+    services_token_file: Path | None = setting(
+        "BATON_SERVICES_TOKEN_FILE",
+        default=None,
+        help="file with the token under which services call each other; its agent needs the scope messages:deliver",
+    )
     egress_allow: str = setting(allowed.VARIABLE, default="", help=allowed.HELP)
     idempotency_ttl_seconds: int = setting(
         "IDEMPOTENCY_TTL_SECONDS", default=86_400, help="how long the answer to a request_id is remembered"

@@ -112,6 +112,15 @@ class TokenInvalid(Unauthenticated):
         super().__init__("the token is not valid: use one that is neither expired nor revoked", reason="TOKEN_INVALID")
 
 
+def scopes_kept(kept: Mapping[int, str], passed_on: Iterable[str]) -> InvalidArgument:
+    """The error for scopes that nobody uses for somebody else, given by their place in the request."""
+    allowed = ", ".join(sorted(passed_on))
+    return InvalidArgument.of(
+        Violation(f"scopes[{index}]", f"nobody acts for another agent with {scope!r}: only with {allowed}")
+        for index, scope in kept.items()
+    )
+
+
 class TokenReused(TokenInvalid):
     """A refresh token came again that somebody has used before: all that came of it must end.
 

@@ -1,5 +1,6 @@
 """The key that signs access tokens, and its public half that everybody verifies them with."""
 
+import secrets
 from pathlib import Path
 
 import orjson
@@ -9,6 +10,8 @@ from joserfc.jwk import KeySet, OKPKey
 from services.chassis.auth import ALGORITHM
 from services.chassis.config import ConfigurationError
 from services.sessions import files
+
+_AUDIT_KEY_BYTES = 32
 
 
 def ensure_keys(private_path: Path, public_path: Path) -> OKPKey:
@@ -23,6 +26,19 @@ def ensure_keys(private_path: Path, public_path: Path) -> OKPKey:
     public = orjson.dumps(KeySet([key]).as_dict(private=False))
     if not public_path.exists() or public_path.read_bytes() != public:
         files.replace(public_path, public, files.PUBLIC)
+    return key
+
+
+def ensure_audit_key(path: Path) -> bytes:
+    """The key in `path` (32 random bytes, mode 0600) that seals the audit, created when missing.
+
+    Raises ConfigurationError when the file holds something else.
+    """
+    if not path.exists():
+        files.create(path, secrets.token_bytes(_AUDIT_KEY_BYTES), files.PRIVATE)
+    key = path.read_bytes()
+    if len(key) != _AUDIT_KEY_BYTES:
+        raise ConfigurationError(f"{path} holds {len(key)} bytes: the audit's key has {_AUDIT_KEY_BYTES}")
     return key
 
 

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Collection, Iterable
 
-from services.sessions.errors import unknown_scopes
+from services.sessions.errors import scopes_kept, unknown_scopes
 
 ADMIN = "admin"
 """Holds every other scope."""
@@ -11,6 +11,7 @@ ADMIN = "admin"
 KNOWN = frozenset(
     {
         ADMIN,
+        "agents:act",
         "agents:admin",
         "agents:read",
         "approvals:decide",
@@ -21,6 +22,7 @@ KNOWN = frozenset(
         "events:read",
         "logs:read",
         "logs:write",
+        "messages:deliver",
         "runs:read",
         "runs:report",
         "runs:work",
@@ -37,6 +39,9 @@ KNOWN = frozenset(
 )
 
 
+PASSED_ON = frozenset({"events:publish", "logs:write", "tasks:write", "workflows:write"})
+"""What a worker may do in the name of a task's owner: never all, whatever the owner holds."""
+
 # What tool servers ask of the owners of tasks. Whoever registers a server names them, so there is no list.
 _OF_TOOLS = re.compile(r"tool:[A-Za-z0-9._-]{1,95}")
 
@@ -51,6 +56,13 @@ def check_known(scopes: Iterable[str]) -> None:
     }
     if strangers:
         raise unknown_scopes(strangers, KNOWN)
+
+
+def check_passed_on(scopes: Iterable[str]) -> None:
+    """Raises InvalidArgument with one violation for each scope with which nobody acts for somebody else."""
+    kept = {index: scope for index, scope in enumerate(scopes) if scope not in PASSED_ON}
+    if kept:
+        raise scopes_kept(kept, PASSED_ON)
 
 
 def missing(wanted: Iterable[str], holder: Collection[str]) -> list[str]:

@@ -3,12 +3,15 @@
 from collections.abc import Coroutine
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 
 import grpc
-from baton.api.v1 import auth_service_pb2, auth_service_pb2_grpc
+from baton.api.v1 import auth_service_pb2, auth_service_pb2_grpc, inbox_service_pb2, inbox_service_pb2_grpc
 from baton.sessions.v1 import (
     agent_service_pb2,
     agent_service_pb2_grpc,
+    audit_service_pb2,
+    audit_service_pb2_grpc,
     credential_service_pb2,
     credential_service_pb2_grpc,
     orchestrator_service_pb2,
@@ -24,14 +27,20 @@ from services.chassis.egress import allowed
 from services.chassis.egress.guard import Guard
 from services.chassis.errors import ServiceError
 from services.chassis.idempotency import Idempotency
+from services.chassis.inbox import InboxServicer
+from services.chassis.outbox import AUDIT, EVENT
 from services.chassis.paging import Cursors
+from services.chassis.peers import Peers
 from services.chassis.policy import policies
+from services.chassis.relay import Relay, to_inbox, to_own
 from services.chassis.server import create_server
 from services.sessions.config import Settings
-from services.sessions.keys import ensure_keys
+from services.sessions.keys import ensure_audit_key, ensure_keys
 from services.sessions.last_used import LastUsed
+from services.sessions.operations.audit import take_actions
 from services.sessions.pruning import Pruning
 from services.sessions.servicer.agent import AgentServicer
+from services.sessions.servicer.audit import AuditServicer
 from services.sessions.servicer.auth import AuthServicer
 from services.sessions.servicer.credential import CredentialServicer
 from services.sessions.servicer.orchestrator import OrchestratorServicer
@@ -49,6 +58,11 @@ class Service:
     idempotency: Idempotency
     last_used: LastUsed
     pruning: Pruning
+    audit_relay: Relay
+    event_relay: Relay | None
+    """None when nobody is named who hears of events."""
+    peers: Peers | None
+    """None when no other service is named."""
 
     async def ready(self) -> None:
         """Raises while the database is down or not migrated."""
@@ -58,7 +72,10 @@ class Service:
 
     def background(self) -> list[Coroutine[None, None, None]]:
         """The loops that run as long as the server."""
+        events = [loops.forever("events", self.event_relay.step, timeout=30)] if self.event_relay else []
         return [
+            *events,
+            loops.forever("audit", self.audit_relay.step, timeout=30),
             loops.forever("idempotency", self.idempotency.forget_expired, timeout=30),
             loops.forever("tokens-used", self.last_used.write, timeout=30),
             loops.forever("tokens-ended", self.pruning.step, timeout=30),
@@ -68,6 +85,8 @@ class Service:
         """Writes down what is only noted yet, and closes the database, after the server has stopped."""
         with suppress(ServiceError):  # it is lost, as it would be in a crash
             await self.last_used.write()
+        if self.peers:
+            await self.peers.close()
         self.database.close()
 
 
@@ -77,15 +96,18 @@ def build(settings: Settings, clock: Clock | None = None) -> Service:
     The database need not be there yet. Raises ConfigurationError, or OSError when the cursor key cannot be read.
     """
     signing_key = ensure_keys(settings.signing_key_file, settings.jwks_file)
+    audit_key = ensure_audit_key(settings.audit_key_file)
     cursors, guard = Cursors.from_file(settings.cursor_key_file), Guard(allowed.parse(settings.egress_allow))
     database = Database(settings.database_url, schema=SCHEMA, pool_size=settings.pool_size, clock=clock)
-    idempotency = Idempotency(database, tables.idempotency_keys, settings.idempotency_ttl_seconds)
+    idempotency = Idempotency(database, tables.idempotency_keys, settings.idempotency_ttl_seconds, tables.outbox)
     last_used = LastUsed(database)
     contract = (
         auth_service_pb2.DESCRIPTOR,
         agent_service_pb2.DESCRIPTOR,
         credential_service_pb2.DESCRIPTOR,
         orchestrator_service_pb2.DESCRIPTOR,
+        audit_service_pb2.DESCRIPTOR,
+        inbox_service_pb2.DESCRIPTOR,
     )
     server = create_server(policies(contract), Verifier(settings.jwks_file, clock or SystemClock()))
     auth_service_pb2_grpc.add_AuthServiceServicer_to_server(AuthServicer(database, signing_key, last_used), server)
@@ -98,4 +120,22 @@ def build(settings: Settings, clock: Clock | None = None) -> Service:
     orchestrator_service_pb2_grpc.add_OrchestratorServiceServicer_to_server(
         OrchestratorServicer(database, idempotency, guard), server
     )
-    return Service(server, database, idempotency, last_used, Pruning(database))
+    audit_service_pb2_grpc.add_AuditServiceServicer_to_server(
+        AuditServicer(database, idempotency, cursors, audit_key), server
+    )
+    take_audit = partial(take_actions, key=audit_key)
+    inbox_service_pb2_grpc.add_InboxServiceServicer_to_server(InboxServicer(database, {AUDIT: take_audit}), server)
+    peers = event_relay = None
+    if settings.tasks_address:
+        peers = Peers(settings.services_token_file, settings.listen)
+        event_relay = Relay(database, tables.outbox, EVENT, to_inbox(peers.channel(settings.tasks_address), SCHEMA))
+    return Service(
+        server=server,
+        database=database,
+        idempotency=idempotency,
+        last_used=last_used,
+        pruning=Pruning(database),
+        audit_relay=Relay(database, tables.outbox, AUDIT, to_own(database, take_audit, SCHEMA)),
+        event_relay=event_relay,
+        peers=peers,
+    )

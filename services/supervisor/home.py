@@ -20,6 +20,8 @@ class Home:
         self.path = path.resolve()
         self.admin_token = self.path / "admin-token"
         self.worker_token = self.path / "keys" / "worker-token"
+        self.audit_key = self.path / "keys" / "audit-key"
+        self.services_token = self.path / "keys" / "services-token"
         self.signing_key = self.path / "keys" / "signing-key.json"
         self.jwks = self.path / "keys" / "jwks.json"
         self.cursor_key = self.path / "keys" / "cursor-key"

@@ -46,16 +46,24 @@ def programs(
     def program(name: str, environment: dict[str, str], grace_seconds: float = _GRACE_SECONDS) -> Program:
         return Program(name, inherited | environment, home.logs / f"{name}.log", grace_seconds)
 
-    own_keys = {"sessions": {"BATON_SIGNING_KEY_FILE": str(home.signing_key)}}
+    calls = {"BATON_SERVICES_TOKEN_FILE": str(home.services_token)}
+    own: dict[str, dict[str, str]] = {
+        "sessions": {
+            "BATON_SIGNING_KEY_FILE": str(home.signing_key),
+            "BATON_AUDIT_KEY_FILE": str(home.audit_key),
+            "BATON_TASKS_ADDRESS": addresses["tasks"],
+            **calls,
+        },
+        "tasks": {"BATON_SESSIONS_ADDRESS": addresses["sessions"], **calls},
+        "workflows": {},
+    }
     # It may hold a password: nobody else gets it.
     if url := os.environ.get("EVENT_STREAM_URL"):
-        own_keys["tasks"] = {"EVENT_STREAM_URL": url}
+        own["tasks"]["EVENT_STREAM_URL"] = url
     contexts = [
         program(
             name,
-            {"BATON_LISTEN": addresses[name], "BATON_DATABASE_URL": database_urls[name]}
-            | keys
-            | own_keys.get(name, {}),
+            {"BATON_LISTEN": addresses[name], "BATON_DATABASE_URL": database_urls[name]} | keys | own[name],
         )
         for name in CONTEXTS
     ]

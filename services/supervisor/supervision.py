@@ -12,7 +12,7 @@ from migrations.runner import states, upgrade
 from services.chassis.config import ConfigurationError
 from services.chassis.database import Database
 from services.chassis.server import stop_signal
-from services.sessions.bootstrap import SYSTEM, WORKER, FirstAgent, mint_to_file
+from services.sessions.bootstrap import SERVICES, SYSTEM, WORKER, FirstAgent, mint_to_file
 from services.sessions.keys import ensure_keys
 from services.supervisor import demo, ports, postgres
 from services.supervisor.config import Settings
@@ -109,6 +109,7 @@ def _set_up_databases(settings: Settings, home: Home) -> dict[str, str]:
     database = Database(urls["sessions"], schema="sessions", pool_size=1)
     _write_token(database, SYSTEM, home.admin_token)
     _write_token(database, WORKER, home.worker_token)
+    _write_token(database, SERVICES, home.services_token)
     database.close()
     return urls
 

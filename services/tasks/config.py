@@ -31,6 +31,16 @@ class Settings:
     retention_days: int = setting(
         "BATON_RETENTION_DAYS", default=0, help="how long finished runs are kept; 0 is for ever"
     )
+    sessions_address: str | None = setting(
+        "BATON_SESSIONS_ADDRESS",
+        default=None,
+        help="host:port or unix:/path of the sessions service, which keeps the audit; without it the audit waits here",
+    )
+    services_token_file: Path | None = setting(
+        "BATON_SERVICES_TOKEN_FILE",
+        default=None,
+        help="file with the token under which services call each other; its agent needs the scope messages:deliver",
+    )
     egress_allow: str = setting(allowed.VARIABLE, default="", help=allowed.HELP)
     tool_servers_file: Path | None = setting(
         "BATON_TOOL_SERVERS_FILE", default=None, help="YAML or JSON file that lists tool servers; read at the start"

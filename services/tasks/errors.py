@@ -11,6 +11,7 @@ from services.chassis.errors import (
     ResourceExhausted,
 )
 from services.tasks.models.approval import ApprovalStatus
+from services.tasks.models.event import MAX_DEPTH
 from services.tasks.models.run import RunStatus
 from services.tasks.models.task import TaskStatus
 
@@ -30,6 +31,26 @@ class TaskNotActive(FailedPrecondition):
             f"task {task_id} is {status}: only an active task runs",
             reason="TASK_NOT_ACTIVE",
             metadata={"task_id": task_id, "status": status.value},
+        )
+
+
+class RunNotInProgress(FailedPrecondition):
+    """What is done in the course of a run is done while somebody works on it."""
+
+    def __init__(self, run_id: str) -> None:
+        super().__init__(
+            f"nobody works on run {run_id} now: nothing can be done in its course",
+            reason="RUN_NOT_IN_PROGRESS",
+            metadata={"run_id": run_id},
+        )
+
+
+class LoopCut(FailedPrecondition):
+    """Runs that start runs do not go on for ever."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            f"more than {MAX_DEPTH} events and runs followed from one another: a loop is cut here", reason="LOOP_CUT"
         )
 
 

@@ -5,6 +5,7 @@ from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 
 import grpc
+from baton.api.v1 import inbox_service_pb2, inbox_service_pb2_grpc
 from baton.tasks.v1 import (
     approval_service_pb2,
     approval_service_pb2_grpc,
@@ -42,8 +43,12 @@ from services.chassis.egress.guard import Guard
 from services.chassis.errors import Unavailable
 from services.chassis.idempotency import Idempotency
 from services.chassis.ids import is_uuid, stored_id
+from services.chassis.inbox import InboxServicer
+from services.chassis.outbox import AUDIT, EVENT
 from services.chassis.paging import Cursors
+from services.chassis.peers import Peers
 from services.chassis.policy import policies
+from services.chassis.relay import Relay, to_inbox
 from services.chassis.server import create_server
 from services.tasks.attendance import Attendance
 from services.tasks.background import Reaper, Scheduler
@@ -55,6 +60,7 @@ from services.tasks.expiry import Expiry
 from services.tasks.housekeeping import MonthMaker, Retention
 from services.tasks.listener import CONNECTION_SECONDS, Listener
 from services.tasks.models.schedule import is_timezone
+from services.tasks.operations.told_event import take_events
 from services.tasks.servicer.approval import ApprovalServicer
 from services.tasks.servicer.event import EventServicer
 from services.tasks.servicer.file import FileServicer
@@ -66,7 +72,7 @@ from services.tasks.servicer.task import TaskServicer
 from services.tasks.servicer.tool import ToolServicer
 from services.tasks.servicer.webhook import WebhookServicer
 from services.tasks.servicer.work import WorkServicer
-from services.tasks.store.tables import idempotency_keys, tasks
+from services.tasks.store.tables import idempotency_keys, outbox, tasks
 from services.tasks.stream import Source, StreamConsumer, check_url
 from services.tasks.tool_servers_file import ToolServersFile
 from services.tasks.wakeup import Wakeup
@@ -105,6 +111,10 @@ class Service:
     """None when no stream of events is named."""
     tool_servers_file: ToolServersFile | None
     """None when the operator has no such file."""
+    peers: Peers | None
+    """None when no other service is named."""
+    audit_relay: Relay | None
+    """None when nobody is named who keeps the audit."""
 
     def background(self) -> Sequence[Coroutine[None, None, None]]:
         """The loops that run beside the server."""
@@ -114,7 +124,9 @@ class Service:
         stream = [loops.forever("stream", self.stream.step, timeout=120)] if self.stream else []
         file = self.tool_servers_file
         tool_servers = [loops.forever("tool-servers-file", file.step, timeout=30)] if file else []
+        relays = [loops.forever("audit", self.audit_relay.step, timeout=30)] if self.audit_relay else []
         return (
+            *relays,
             *stream,
             *tool_servers,
             *listening,
@@ -139,6 +151,8 @@ class Service:
         await self.deliverer.stop()
         if self.stream:
             await self.stream.close()
+        if self.peers:
+            await self.peers.close()
         self.database.close()
 
     async def ready(self) -> None:
@@ -159,7 +173,7 @@ def build(settings: Settings, clock: Clock | None = None) -> Service:
     _check(settings)
     source = _source(settings)
     database = Database(settings.database_url, schema=SCHEMA, pool_size=settings.pool_size, clock=clock)
-    idempotency = Idempotency(database, idempotency_keys, settings.idempotency_ttl_seconds)
+    idempotency = Idempotency(database, idempotency_keys, settings.idempotency_ttl_seconds, outbox)
     cursors = Cursors.from_file(settings.cursor_key_file)
     listener = Listener(settings.database_url) if database.is_postgres else None
     work_wakeup = listener.wakeup if listener else Wakeup()
@@ -178,6 +192,7 @@ def build(settings: Settings, clock: Clock | None = None) -> Service:
         routing_service_pb2.DESCRIPTOR,
         webhook_service_pb2.DESCRIPTOR,
         probe_service_pb2.DESCRIPTOR,
+        inbox_service_pb2.DESCRIPTOR,
     )
     server = create_server(policies(contract), Verifier(settings.jwks_file, clock or SystemClock()))
     task_servicer = TaskServicer(database, idempotency, cursors, work_wakeup, settings.default_timezone)
@@ -202,12 +217,18 @@ def build(settings: Settings, clock: Clock | None = None) -> Service:
     webhook_service_pb2_grpc.add_WebhookServiceServicer_to_server(
         WebhookServicer(database, idempotency, cursors, guard), server
     )
+    inbox_service_pb2_grpc.add_InboxServiceServicer_to_server(InboxServicer(database, {EVENT: take_events}), server)
     probe_service_pb2_grpc.add_ProbeServiceServicer_to_server(ProbeServicer(database, work_wakeup), server)
     scheduler, reaper = Scheduler(database, work_wakeup, clock), Reaper(database, work_wakeup)
     expiry = Expiry(database, work_wakeup)
     month_maker = MonthMaker(database) if database.is_postgres else None
     retention = Retention(database, settings.retention_days) if settings.retention_days else None
     tool_servers = ToolServersFile(settings.tool_servers_file, database) if settings.tool_servers_file else None
+    peers = audit_relay = None
+    if settings.sessions_address:
+        peers = Peers(settings.services_token_file, settings.sessions_address)
+        keeper = to_inbox(peers.channel(settings.sessions_address), SCHEMA)
+        audit_relay = Relay(database, outbox, AUDIT, keeper)
     return Service(
         server=server,
         database=database,
@@ -224,6 +245,8 @@ def build(settings: Settings, clock: Clock | None = None) -> Service:
         retention=retention,
         stream=StreamConsumer(database, source, work_wakeup, dispatch_wakeup) if source else None,
         tool_servers_file=tool_servers,
+        peers=peers,
+        audit_relay=audit_relay,
     )
 
 

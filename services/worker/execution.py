@@ -29,6 +29,7 @@ from services.worker.outputs import Outputs
 from services.worker.reporting import LeaseLost, Reporter
 from services.worker.retrying import error_output, is_settled
 from services.worker.steps import StepResult, StepRunner, ToolsOf
+from services.worker.tools.use import User
 
 _log = logging.getLogger(__name__)
 
@@ -46,7 +47,7 @@ class Executor:
     async def execute(self, leased: work_service_pb2.LeasedRun, held: HeldRun) -> None:
         """Does the run and reports it. Returns when it ended, was given back, or is no longer ours."""
         approvals = Approvals(leased, self._work)
-        tools = self._tools.of(leased.created_by)
+        tools = self._tools.of(User(leased.created_by, leased.lease.run_id))
         runner = StepRunner(leased.lease.run_id, leased.lease.attempt, tools, approvals, self._clock)
         with spans.run_span(leased) as span:
             try:

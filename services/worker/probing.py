@@ -19,6 +19,7 @@ from services.pipeline.errors import ExpressionError, PipelineError
 from services.worker.failures import MAX_MESSAGE, StepFailed
 from services.worker.patience import ANSWER_SECONDS, until_answered
 from services.worker.steps import ToolsOf
+from services.worker.tools.use import User
 
 MAX_PROBES = 10
 """Done at one time; others wait for the next worker, or the next second."""
@@ -87,7 +88,7 @@ class Probing:
     async def _ask(self, leased: pb.LeasedProbe) -> Any:
         arguments = templates.render(structs.from_struct(getattr(leased, "with")), _context(leased))
         key = f"probe:{leased.lease.task_id}:{leased.number}"
-        tools = self._tools.of(leased.created_by)
+        tools = self._tools.of(User(leased.created_by))
         return await tools.call(leased.uses, arguments, timeout=leased.timeout_seconds, key=key)
 
     async def _give_back(self) -> None:

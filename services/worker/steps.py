@@ -21,6 +21,7 @@ from services.worker.approvals import Approvals, NeedsApproval
 from services.worker.failures import InternalFault, StepFailed
 from services.worker.reporting import LeaseLost
 from services.worker.retrying import wait_before_retry
+from services.worker.tools.use import User
 
 _log = logging.getLogger(__name__)
 
@@ -40,8 +41,8 @@ class Tools(Protocol):
 class ToolsOf(Protocol):
     """Knows who may use which tools."""
 
-    def of(self, owner: str) -> Tools:
-        """The tools as the agent `owner` may use them."""
+    def of(self, user: User) -> Tools:
+        """The tools as `user` may use them."""
 
 
 @dataclass

@@ -71,7 +71,7 @@ class Worker:
         self._registry = Registry(tool_service_pb2_grpc.ToolServiceStub(tasks), self._pool)
         files = Files(file_service_pb2_grpc.FileServiceStub(tasks))
         permissions = Permissions(agent_service_pb2_grpc.AgentServiceStub(sessions))
-        tools = BuiltinTools(builtin.tools(egress or Egress()))
+        tools = BuiltinTools(builtin.tools(egress or Egress(), tasks, sessions))
         toolbox = Toolbox(self._registry, self._pool, permissions, tools, secrets)
         executor = Executor(work, toolbox, Reporter(work), files, clock)
         worker_id = new_id()

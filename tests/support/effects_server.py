@@ -10,13 +10,13 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from mcp.server.mcpserver import MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
 
+from tests.support.quiet_server import quiet_server
 from tests.support.waiting import await_until
 
 _HOLD_SECONDS = 600.0
-server = MCPServer("effects", log_level="CRITICAL")
+server = quiet_server("effects")
 
 
 @server.tool()

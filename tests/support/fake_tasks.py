@@ -19,6 +19,8 @@ from baton.api.v1 import auth_service_pb2, auth_service_pb2_grpc
 from baton.sessions.v1 import agent_pb2, agent_service_pb2, agent_service_pb2_grpc
 from baton.tasks.v1 import (
     approval_pb2,
+    event_service_pb2,
+    event_service_pb2_grpc,
     file_service_pb2,
     file_service_pb2_grpc,
     probe_service_pb2,
@@ -113,6 +115,7 @@ class FakeProbe:
 
 
 class FakeTasks(
+    event_service_pb2_grpc.EventServiceServicer,
     file_service_pb2_grpc.FileServiceServicer,
     probe_service_pb2_grpc.ProbeServiceServicer,
     work_service_pb2_grpc.WorkServiceServicer,
@@ -150,6 +153,8 @@ class FakeTasks(
         self.failed = Counter[str]()
         """How many calls of each method have failed as they were told to."""
         self.report_traceparents: list[str] = []
+        self.published: list[tuple[str, event_service_pb2.PublishEventRequest]] = []
+        """Under which credentials, and what."""
         self.paused = asyncio.Event()
         self.paused.set()
         self._queue: list[FakeRun] = []
@@ -161,6 +166,7 @@ class FakeTasks(
     async def serving(self) -> AsyncIterator["FakeTasks"]:
         server = grpc.aio.server()
         work_service_pb2_grpc.add_WorkServiceServicer_to_server(self, server)
+        event_service_pb2_grpc.add_EventServiceServicer_to_server(self, server)
         file_service_pb2_grpc.add_FileServiceServicer_to_server(self, server)
         probe_service_pb2_grpc.add_ProbeServiceServicer_to_server(self, server)
         tool_service_pb2_grpc.add_ToolServiceServicer_to_server(self, server)
@@ -350,6 +356,15 @@ class FakeTasks(
     async def ExchangeToken(self, request: Any, context: Any) -> auth_service_pb2.ExchangeTokenResponse:
         return auth_service_pb2.ExchangeTokenResponse(access_token=f"exchanged-{request.token}")
 
+    async def ActForAgent(self, request: Any, context: Any) -> auth_service_pb2.ActForAgentResponse:
+        await self._maybe_fail("ActForAgent", context)
+        return auth_service_pb2.ActForAgentResponse(access_token=f"{request.agent_id} in {request.run_id}")
+
+    async def PublishEvent(self, request: Any, context: Any) -> event_service_pb2.PublishEventResponse:
+        await self._maybe_fail("PublishEvent", context)
+        self.published.append((dict(context.invocation_metadata())["authorization"], request))
+        return event_service_pb2.PublishEventResponse(details=event_service_pb2.PublishedEvent(event_id=new_id()))
+
     async def GetAgent(self, request: Any, context: Any) -> agent_service_pb2.GetAgentResponse:
         self.agents_read += 1
         await self._maybe_fail("GetAgent", context)
@@ -364,6 +379,8 @@ class FakeTasks(
 
     CreateToolServer = GetToolServer = UpdateToolServer = DeleteToolServer = ListTools = _not_here
     CreateAgent = CreateToken = RevokeToken = _not_here
+    ReplayEvent = GetEvent = ListEvents = ListEventDeliveries = _not_here
+    ListEventTopics = ListRecentEvents = PruneEvents = _not_here
 
     def _take(self, role: str, limit: int) -> list[FakeRun]:
         taken = [run for run in self._queue if run.role == role][:limit]

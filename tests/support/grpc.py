@@ -54,8 +54,9 @@ class Signer:
         agent_id: str | None = None,
         expires_at: datetime | None = None,
         role: str = "",
+        run_id: str = "",
     ) -> str:
-        """An access token; by default of an agent of its own without a role, and good for a day."""
+        """An access token; by default of an agent of its own without a role, in no run's course, good for a day."""
         claims = {
             "iss": ISSUER,
             "sub": agent_id or new_id(),
@@ -63,6 +64,7 @@ class Signer:
             "jti": new_id(),
             "exp": int((expires_at or datetime.now(UTC) + timedelta(days=1)).timestamp()),
             **({"role": role} if role else {}),
+            **({"run_id": run_id} if run_id else {}),
         }
         return jwt.encode({"alg": ALGORITHM, "kid": self._key.kid}, claims, self._key, algorithms=[ALGORITHM])
 

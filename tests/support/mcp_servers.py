@@ -4,7 +4,6 @@
 """
 
 import asyncio
-import logging
 import socket
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -13,19 +12,17 @@ from dataclasses import dataclass
 from typing import Any
 
 import uvicorn
-from mcp.server.mcpserver import Context, MCPServer
+from mcp.server.mcpserver import Context
 from mcp.server.mcpserver.exceptions import ToolError
 from mcp.types import CallToolResult, TextContent
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from tests.support.quiet_server import quiet_server
 from tests.support.waiting import await_until
 
-_level = logging.getLogger().level
-server = MCPServer("misbehaving", log_level="CRITICAL")
-# It sets the level for the whole process, and others look for what is logged.
-logging.getLogger().setLevel(_level)
+server = quiet_server("misbehaving")
 
 
 @dataclass

@@ -86,3 +86,7 @@ class Grant:
     """In whole seconds."""
     role: str = ""
     """The agent's."""
+    acting_agent_id: str = ""
+    """Who acts for the agent; empty when it acts itself."""
+    run_id: str = ""
+    """The run in whose course somebody acts for the agent; empty for none."""

@@ -8,6 +8,7 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     LargeBinary,
+    SmallInteger,
     String,
     Table,
     Text,
@@ -118,4 +119,53 @@ tokens = Table(
         postgresql_where=text("family_id IS NOT NULL"),
         sqlite_where=text("family_id IS NOT NULL"),
     ),
+)
+
+# Each entry seals those before it, with a key that is not here; a trigger refuses to change or remove any.
+audit_entries = Table(
+    "audit_entries",
+    metadata,
+    Column("sequence", BigInteger, primary_key=True, autoincrement=False),
+    Column("id", Id, nullable=False),
+    Column("occurred_at", Timestamp, nullable=False),
+    Column("recorded_at", Timestamp, nullable=False),
+    Column("context", String(20), nullable=False),
+    Column("actor", String(64), nullable=False),
+    Column("action", String(100), nullable=False),
+    Column("resource", String(200), nullable=False),
+    Column("before", Text),
+    Column("after", Text),
+    Column("before_digest", String(64), nullable=False),
+    Column("after_digest", String(64), nullable=False),
+    Column("note", Text, nullable=False),
+    Column("request_id", String(255), nullable=False),
+    Column("trace_id", String(32), nullable=False),
+    Column("run_id", String(36), nullable=False),
+    Column("hash", String(64), nullable=False),
+    Index("uq_audit_entries_id", "id", unique=True),
+    Index("ix_audit_entries_actor", "actor", "sequence"),
+    Index("ix_audit_entries_action", "action", "sequence"),
+    Index("ix_audit_entries_resource", "resource", "sequence"),
+    Index("ix_audit_entries_occurred_at", "occurred_at"),
+    *(
+        Index(
+            f"ix_audit_entries_{column}",
+            column,
+            "sequence",
+            postgresql_where=text(f"{column} <> ''"),
+            sqlite_where=text(f"{column} <> ''"),
+        )
+        for column in ("trace_id", "run_id", "request_id")
+    ),
+)
+
+# The one row says where the chain ends, so that what is cut off there is missed.
+audit_head = Table(
+    "audit_head",
+    metadata,
+    Column("id", SmallInteger, primary_key=True, autoincrement=False),
+    Column("sequence", BigInteger, nullable=False),
+    Column("hash", String(64), nullable=False),
+    Column("seal", String(64), nullable=False),
+    CheckConstraint("id = 1", name="id"),
 )

@@ -184,7 +184,7 @@ class NewRun:
     retry_of: str | None = None
     event_id: str | None = None
     event_depth: int | None = None
-    """The depth of that event."""
+    """How many events and runs led to it, that event included; None counts as 0."""
 
 
 @dataclass(frozen=True)

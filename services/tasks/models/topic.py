@@ -11,6 +11,8 @@ MAX_LENGTH = 100
 RESERVED = ("agent", "approval", "run", "session", "task", "workflow")
 """What Baton's own topics begin with: nobody else may publish them."""
 
+_TOLD_BY = {"sessions": ("agent", "session"), "workflows": ("workflow",)}
+"""Which of Baton's own topics other contexts tell of, by their first segment."""
 _SEGMENT = re.compile(r"[A-Za-z0-9_-]+")
 _ONE, _MORE = "*", "**"
 _RULE = "segments of letters, digits, _ and - with dots between them, such as order.created"
@@ -24,6 +26,16 @@ def topic_fault(topic: str) -> str:
         return f"{topic!r} is no topic: use {_RULE}"
     if is_reserved(topic):
         return f"topics that begin with {topic.split('.')[0]!r} are Baton's own: choose another first segment"
+    return ""
+
+
+def told_topic_fault(source: str, topic: str) -> str:
+    """What is wrong with a topic that another context tells of; empty when nothing is."""
+    if fault := _length_fault(topic):
+        return fault
+    first, *more = topic.split(".")
+    if first not in _TOLD_BY.get(source, ()) or not more or not all(map(_SEGMENT.fullmatch, more)):
+        return f"is about {topic!r}, of which {source!r} tells nothing"
     return ""
 
 

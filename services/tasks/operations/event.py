@@ -17,6 +17,7 @@ from services.tasks.errors import EventNotFound, SourceNotCaller, TaskNotFound, 
 from services.tasks.models.event import MAX_PAYLOAD_BYTES, Delivery, Event, NewEvent, Origin
 from services.tasks.models.run import NewRun
 from services.tasks.models.topic import topic_fault
+from services.tasks.operations.depth import depth_of
 from services.tasks.operations.dispatch import NewTrace, dispatch
 from services.tasks.store import event as store
 from services.tasks.store import tables
@@ -52,7 +53,7 @@ def publish_event(
 ) -> Published:
     """Stores an event, and queues a run of each task that it is for; that goes to the audit.
 
-    Raises InvalidArgument or SourceNotCaller.
+    Raises InvalidArgument, SourceNotCaller or RunNotInProgress.
     """
     if new.source_agent_id not in ("", caller.agent_id) and not caller.holds("admin"):
         raise SourceNotCaller
@@ -66,7 +67,7 @@ def publish_event(
         origin=Origin.EXTERNAL,
         source_agent_id=new.source_agent_id or caller.agent_id,
         published_by=caller.agent_id,
-        depth=0,
+        depth=depth_of(connection, caller) or 0,
         traceparent=traceparent,
         replay_of=None,
         published_at=now,

@@ -29,12 +29,13 @@ def new_run(
     batch_id: str = "",
     trigger: Trigger | None = None,
     event: Mapping[str, Any] | None = None,
+    depth: int | None = None,
 ) -> NewRun:
     """A run of the task as it is now: later changes of the task do not touch it.
 
     Each of `params` replaces the task's own of that name; see `params_fault` for what they may be. `priority`
     defaults to the task's. `trigger` is the event that makes the run: it is kept with it, in its payload. `event` is
-    what stands there instead when nobody published it.
+    what stands there instead when nobody published it; then `depth` says how many events and runs led to the run.
     """
     payload = _with_params(task.payload, params) if params else task.payload
     if trigger:
@@ -56,7 +57,7 @@ def new_run(
         max_retries=task.max_retries,
         backoff_strategy=task.backoff_strategy,
         event_id=trigger.event_id if trigger else None,
-        event_depth=trigger.depth if trigger else None,
+        event_depth=trigger.depth if trigger else depth,
     )
 
 

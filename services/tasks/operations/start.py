@@ -13,6 +13,7 @@ from services.chassis.errors import InvalidArgument, ServiceError, Violation
 from services.tasks.errors import TaskNotActive, TaskNotFound
 from services.tasks.models.run import NewRun
 from services.tasks.models.task import Task, TaskStatus
+from services.tasks.operations.depth import depth_of_run
 from services.tasks.operations.new_run import new_run, params_fault
 from services.tasks.operations.task import require_owner
 from services.tasks.store import dedupe, queue
@@ -39,6 +40,16 @@ class Start:
 
 
 @dataclass(frozen=True)
+class _Accepted:
+    """A run that may be queued."""
+
+    task: Task
+    start: Start
+    depth: int | None
+    """How many events and runs led to it; None for one that somebody starts on its own."""
+
+
+@dataclass(frozen=True)
 class Started:
     """What became of it."""
 
@@ -53,23 +64,23 @@ class Started:
 def start_each(connection: Connection, starts: Sequence[Start], clock: Clock) -> list[Started | ServiceError]:
     """Queues each run that may be queued; for each what became of it.
 
-    The errors are TaskNotFound, TaskOfAnotherAgent, TaskNotActive, and InvalidArgument for parameters that are too
-    much.
+    The errors are TaskNotFound, TaskOfAnotherAgent, TaskNotActive, RunNotInProgress, LoopCut, and InvalidArgument for
+    parameters that are too much.
     """
     checked = _checked(connection, starts, clock.now())
-    accepted = [(task, start) for task, start in zip(checked, starts, strict=True) if isinstance(task, Task)]
+    accepted = [one for one in checked if isinstance(one, _Accepted)]
     started = iter(_start(connection, accepted, clock.now()))
     return [one if isinstance(one, ServiceError) else next(started) for one in checked]
 
 
 def start_all(connection: Connection, starts: Sequence[Start], clock: Clock) -> list[Started]:
     """Queues all the runs, or none. Raises as `start_each` says, naming the run by its place in `runs`."""
-    accepted: list[tuple[Task, Start]] = []
+    accepted: list[_Accepted] = []
     faults: list[Violation] = []
     for index, one in enumerate(_checked(connection, starts, clock.now())):
         match one:
-            case Task():
-                accepted.append((one, starts[index]))
+            case _Accepted():
+                accepted.append(one)
             case InvalidArgument():
                 faults += (Violation(f"runs[{index}].{fault.field}", fault.description) for fault in one.violations)
             case _:
@@ -80,23 +91,24 @@ def start_all(connection: Connection, starts: Sequence[Start], clock: Clock) -> 
     return _start(connection, accepted, clock.now())
 
 
-def _checked(connection: Connection, starts: Sequence[Start], now: datetime) -> list[Task | ServiceError]:
+def _checked(connection: Connection, starts: Sequence[Start], now: datetime) -> list["_Accepted | ServiceError"]:
     """For each the task, which nobody changes before this transaction ends, or why it cannot be started."""
     # Whoever pauses or cancels a task would not see a run that is not there yet.
     tasks = task_store.keep_tasks(connection, {start.task_id for start in starts})
-    return [_startable(tasks.get(start.task_id), start, now) for start in starts]
+    return [_startable(connection, tasks.get(start.task_id), start, now) for start in starts]
 
 
-def _startable(task: Task | None, start: Start, now: datetime) -> Task | ServiceError:
+def _startable(connection: Connection, task: Task | None, start: Start, now: datetime) -> "_Accepted | ServiceError":
     try:
         if task is None:
             raise TaskNotFound(start.task_id)
         require_owner(task, start.caller)
         require_startable(task)
+        depth = depth_of_run(connection, start.caller)
     except ServiceError as refused:
         return refused
     fault = params_fault(task, start.params) or _time_fault(start, now)
-    return InvalidArgument.of([fault]) if fault else task
+    return InvalidArgument.of([fault]) if fault else _Accepted(task, start, depth)
 
 
 def _time_fault(start: Start, now: datetime) -> Violation | None:
@@ -111,19 +123,20 @@ def require_startable(task: Task) -> None:
         raise TaskNotActive(task.id, task.status)
 
 
-def _start(connection: Connection, accepted: Sequence[tuple[Task, Start]], now: datetime) -> list[Started]:
+def _start(connection: Connection, accepted: Sequence["_Accepted"], now: datetime) -> list[Started]:
     runs = [
         new_run(
-            task,
-            due_at=max(start.due_at or now, now),
-            traceparent=start.traceparent,
-            params=start.params,
-            priority=start.priority,
-            batch_id=start.batch_id,
+            one.task,
+            due_at=max(one.start.due_at or now, now),
+            traceparent=one.start.traceparent,
+            params=one.start.params,
+            priority=one.start.priority,
+            batch_id=one.start.batch_id,
+            depth=one.depth,
         )
-        for task, start in accepted
+        for one in accepted
     ]
-    tasks = [task for task, _ in accepted]
+    tasks = [one.task for one in accepted]
     earlier = _earlier(connection, tasks, runs, now)
     queue.add_runs(connection, [run for run in runs if run.id not in earlier], now)
     return [

@@ -62,6 +62,7 @@ def list_tools(connection: Connection, filters: ToolFilters, *, limit: int, afte
             dict(tool.input_schema),
             dict(tool.output_schema),
             server=_server(tool.address),
+            scopes=list(tool.scopes),
         )
         for tool in BUILTIN_TOOLS.values()
     ]

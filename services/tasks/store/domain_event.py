@@ -4,8 +4,8 @@ An event is stored, in the transaction of what it tells, when some task or webho
 runs end many thousand times a second, and mostly nobody wants to know. The dispatcher matches it a moment later.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -18,7 +18,7 @@ from services.tasks.models.run import Run, RunError, RunStatus
 from services.tasks.store import batch
 from services.tasks.store.batch import per_engine
 from services.tasks.store.event import add_events
-from services.tasks.store.tables import runs
+from services.tasks.store.tables import events, runs
 from services.tasks.store.topic import wanted
 
 RUN_TOPICS = {
@@ -99,6 +99,22 @@ def _failure(error: RunError | None) -> dict[str, Any]:
     if error is None:
         return {"error_class": None, "step_id": None}
     return {"error_class": error.error_class.value, "step_id": error.step_id or None}
+
+
+def publish_told(connection: Connection, told: Mapping[str, tuple[DomainEvent, datetime]]) -> int:
+    """Stores what other contexts tell of, by the events' ids and with their times; answers how many are new and wanted.
+
+    Those that are there already stay as they are.
+    """
+    topics = wanted(connection, {event.topic for event, _ in told.values()})
+    there = set(connection.execute(select(events.c.id).where(events.c.id.in_(told))).scalars())
+    new = [
+        replace(_event(event, at), id=event_id)
+        for event_id, (event, at) in told.items()
+        if event.topic in topics and event_id not in there
+    ]
+    add_events(connection, new)
+    return len(new)
 
 
 def _event(told: DomainEvent, now: datetime) -> Event:

@@ -12,6 +12,7 @@ from sqlalchemy import (
     Select,
     Update,
     bindparam,
+    func,
     select,
     text,
     update,
@@ -59,6 +60,13 @@ class Postponed:
     error: RunError
     retries: int
     """How many of its own retries that costs it."""
+
+
+def depth_in_progress(connection: Connection, run_id: str) -> int | None:
+    """How many events and runs led to a run that somebody works on; None when nobody does."""
+    return connection.execute(
+        select(func.coalesce(runs.c.event_depth, 0)).where(runs.c.id == run_id, runs.c.lease_token.is_not(None))
+    ).scalar_one_or_none()
 
 
 def lock_held(connection: Connection, leases: Collection[Lease], *, to_end: bool) -> dict[Lease, Row[Any]]:

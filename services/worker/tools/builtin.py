@@ -3,24 +3,37 @@
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
+from baton.api.v1 import auth_service_pb2_grpc
+from baton.tasks.v1 import event_service_pb2_grpc, task_service_pb2_grpc
+from grpc.aio import Channel
+
 from services.chassis.egress.client import Egress
 from services.pipeline.builtin import BUILTIN_TOOLS
+from services.worker.tools.acting import Acting
+from services.worker.tools.events_publish import EventsPublish
 from services.worker.tools.http_request import HttpRequest
 from services.worker.tools.schemas import InputSchema, OutputSchema
+from services.worker.tools.tasks_run import TasksRun
+from services.worker.tools.use import Use
 
-Tool = Callable[[dict[str, Any], float, str], Awaitable[Any]]
-"""Takes its input, how many seconds it has, which it keeps to itself, and the call's idempotency key, which is the same
-on every attempt. Raises StepFailed."""
+Tool = Callable[[dict[str, Any], Use], Awaitable[Any]]
+"""Takes its input, and what else there is to know of the call. Raises StepFailed."""
 
 
-async def echo(arguments: dict[str, Any], timeout: float, key: str) -> Any:
+async def echo(arguments: dict[str, Any], use: Use) -> Any:
     """Answers its input, whatever it is, at once."""
     return arguments
 
 
-def tools(egress: Egress) -> Mapping[str, Tool]:
-    """All built-in tools by their address."""
-    return {"echo.test": echo, "http.request": HttpRequest(egress)}
+def tools(egress: Egress, tasks: Channel, sessions: Channel) -> Mapping[str, Tool]:
+    """All built-in tools by their address: they make requests through `egress`, and call these services."""
+    acting = Acting(auth_service_pb2_grpc.AuthServiceStub(sessions))
+    return {
+        "echo.test": echo,
+        "events.publish": EventsPublish(event_service_pb2_grpc.EventServiceStub(tasks), acting),
+        "http.request": HttpRequest(egress),
+        "tasks.run": TasksRun(task_service_pb2_grpc.TaskServiceStub(tasks), acting),
+    }
 
 
 class BuiltinTools:
@@ -34,9 +47,9 @@ class BuiltinTools:
     def __contains__(self, address: str) -> bool:
         return address in self._tools
 
-    async def call(self, address: str, arguments: dict[str, Any], *, timeout: float, key: str) -> Any:
+    async def call(self, address: str, arguments: dict[str, Any], use: Use) -> Any:
         """Raises StepFailed: InputNotValid before the tool is called when its input does not fit."""
         self._inputs[address].check(arguments)
-        output = await self._tools[address](arguments, timeout, key)
+        output = await self._tools[address](arguments, use)
         self._outputs[address].check(output)
         return output

@@ -22,6 +22,7 @@ from services.chassis.egress.errors import (
 from services.pipeline.templates import member
 from services.worker.failures import InputNotValid, RequestRejected, StepFailed, ToolFailed, ToolTimedOut
 from services.worker.tools import results
+from services.worker.tools.use import Use
 
 MAX_BODY_BYTES = 4 * 1024 * 1024
 """Bytes of a body that are read; how much of it can be kept is judged like any other output."""
@@ -49,7 +50,7 @@ class HttpRequest:
     def __init__(self, egress: Egress) -> None:
         self._egress = egress
 
-    async def __call__(self, arguments: dict[str, Any], timeout: float, key: str) -> Any:
+    async def __call__(self, arguments: dict[str, Any], use: Use) -> Any:
         """The answer as `services.pipeline.builtin` says, when its status is an expected one.
 
         Raises InputNotValid, RequestRejected, ToolFailed and ToolTimedOut.
@@ -59,9 +60,9 @@ class HttpRequest:
             async with self._egress.request(
                 method,
                 _url(arguments),
-                headers=_headers(arguments, method, key),
+                headers=_headers(arguments, method, use.key),
                 body=_body(arguments, method),
-                timeout=timeout,
+                timeout=use.timeout,
                 follow_redirects=arguments.get("follow_redirects", False),
             ) as answer:
                 if not _is_expected(answer.status, arguments.get("expect_status")):

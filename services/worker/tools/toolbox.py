@@ -11,6 +11,7 @@ from services.worker.secrets.folder import Secrets
 from services.worker.tools import results
 from services.worker.tools.builtin import BuiltinTools
 from services.worker.tools.mcp_pool import McpPool
+from services.worker.tools.use import Use, User
 
 DEFAULT_TIMEOUT_SECONDS = 30.0
 
@@ -46,31 +47,32 @@ class Toolbox:
         self._builtin = builtin
         self._secrets = secrets or Secrets()
 
-    def of(self, owner: str) -> "OwnersTools":
-        """The tools as the agent `owner` may use them."""
-        return OwnersTools(self, owner)
+    def of(self, user: User) -> "UsersTools":
+        """The tools as `user` may use them."""
+        return UsersTools(self, user)
 
-    async def call(self, owner: str, uses: str, arguments: dict[str, Any], *, timeout: float | None, key: str) -> Any:
+    async def call(self, user: User, uses: str, arguments: dict[str, Any], *, timeout: float | None, key: str) -> Any:
         """The answer of the tool `uses` (`server.tool`) as a JSON value of at most 4 MiB.
 
         `timeout` is in seconds; None is the server's own, or 30. The secrets that `arguments` refer to are revealed to
-        the tool alone, and only once `owner` may use it: neither the answer nor a failure tells any. Raises StepFailed,
+        the tool alone, and only once `user` may use it: neither the answer nor a failure tells any. Raises StepFailed,
         and TemplateError for a secret that this tool cannot have.
         """
         try:
-            answer = await self._answer(owner, uses, arguments, timeout=timeout, key=key)
+            answer = await self._answer(user, uses, arguments, timeout=timeout, key=key)
         except StepFailed as failure:
             failure.args = (self._secrets.clean(str(failure)),)
             raise
         return self._secrets.clean(results.checked(answer))
 
     async def _answer(
-        self, owner: str, uses: str, arguments: dict[str, Any], *, timeout: float | None, key: str
+        self, user: User, uses: str, arguments: dict[str, Any], *, timeout: float | None, key: str
     ) -> Any:
         if uses in self._builtin:
             revealed = self._secrets.reveal(uses, arguments)
-            return await self._builtin.call(uses, revealed, timeout=timeout or DEFAULT_TIMEOUT_SECONDS, key=key)
-        result = await self._from_server(owner, uses, arguments, timeout=timeout, key=key)
+            use = Use(user, timeout or DEFAULT_TIMEOUT_SECONDS, key)
+            return await self._builtin.call(uses, revealed, use)
+        result = await self._from_server(user.owner, uses, arguments, timeout=timeout, key=key)
         return results.from_mcp(result, self._secrets.clean)
 
     async def _from_server(
@@ -92,13 +94,13 @@ class Toolbox:
             await self._permits.require(owner, server.scopes, server.name)
 
 
-class OwnersTools:
-    """The tools that the steps of one agent's runs can use."""
+class UsersTools:
+    """The tools that the steps of one run, or a probe, can use."""
 
-    def __init__(self, toolbox: Toolbox, owner: str) -> None:
+    def __init__(self, toolbox: Toolbox, user: User) -> None:
         self._toolbox = toolbox
-        self._owner = owner
+        self._user = user
 
     async def call(self, uses: str, arguments: dict[str, Any], *, timeout: float | None, key: str) -> Any:
         """As `Toolbox.call`."""
-        return await self._toolbox.call(self._owner, uses, arguments, timeout=timeout, key=key)
+        return await self._toolbox.call(self._user, uses, arguments, timeout=timeout, key=key)

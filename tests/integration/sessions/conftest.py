@@ -32,6 +32,7 @@ def settings(migrated_url: str, tmp_path: Path) -> Settings:
     return Settings(
         database_url=migrated_url,
         signing_key_file=tmp_path / "keys" / "signing-key.json",
+        audit_key_file=tmp_path / "keys" / "audit-key",
         jwks_file=tmp_path / "keys" / "jwks.json",
         cursor_key_file=cursor_key,
         # Twenty callers at once fit, so that races are races.

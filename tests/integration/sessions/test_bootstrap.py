@@ -62,7 +62,7 @@ def test_the_admin_token_opens_everything(database: Database, path: Path, clock:
 
 def test_the_worker_gets_what_a_worker_needs(database: Database, path: Path) -> None:
     mint_to_file(database, WORKER.name, WORKER.scopes, path)
-    assert grant(database, path).scopes == ("agents:read", "runs:read", "runs:work", "tools:admin", "tools:read")
+    assert grant(database, path).scopes == WORKER.scopes
     assert grant(database, path).agent_id == agent_named(database, "worker").id
 
 

@@ -33,6 +33,7 @@ async def test_the_service_is_unavailable_until_its_database_is_migrated(
         Settings(
             database_url=context_url(empty_database_url, SCHEMA),
             signing_key_file=tmp_path / "signing-key.json",
+            audit_key_file=tmp_path / "audit-key",
             jwks_file=tmp_path / "jwks.json",
             cursor_key_file=cursor_key,
         )
@@ -99,6 +100,7 @@ async def test_the_process_starts_before_its_database_and_recovers_by_itself(
         "BATON_CURSOR_KEY_FILE": str(cursor_key),
         "BATON_DATABASE_URL": url,
         "BATON_SIGNING_KEY_FILE": str(tmp_path / "signing-key.json"),
+        "BATON_AUDIT_KEY_FILE": str(tmp_path / "audit-key"),
         "BATON_JWKS_FILE": str(tmp_path / "jwks.json"),
     }
     with running("services.sessions", environment) as process:

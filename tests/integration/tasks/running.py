@@ -61,9 +61,9 @@ class Tasks:
     def database(self) -> Database:
         return self.service.database
 
-    def channel(self, scopes: Iterable[str] = EVERYTHING, agent_id: str | None = None, role: str = "") -> Channel:
-        """The channel of somebody who holds `scopes`, and works as `role`."""
-        return self.channel_with(self.signer.token(scopes, agent_id=agent_id, expires_at=END_OF_TIME, role=role))
+    def channel(self, scopes: Iterable[str] = EVERYTHING, agent_id: str | None = None, **claims: str) -> Channel:
+        """The channel of somebody who holds `scopes`, with the other claims that `Signer.token` takes."""
+        return self.channel_with(self.signer.token(scopes, agent_id=agent_id, expires_at=END_OF_TIME, **claims))
 
     def channel_with(self, token: str | None) -> Channel:
         channel = channel_of(self.address, token)

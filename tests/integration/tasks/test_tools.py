@@ -23,8 +23,9 @@ async def test_all_tools_are_in_one_list_by_address(tasks: Tasks) -> None:
         await tasks.tools.ReportTools(ReportToolsRequest(server=server, tools=tools))
     whole = [tool.address for tool in (await tasks.tools.ListTools(ListToolsRequest())).items]
     assert set(whole) == {f"{server}.{name}" for server in ("dog", "fox") for name in names} | set(BUILTIN_TOOLS)
-    assert len(whole) == 16
-    assert (whole.index("echo.test"), whole.index("http.request")) == (7, 15)
+    assert len(whole) == 14 + len(BUILTIN_TOOLS)
+    # Servers in the order of their names, the built-in ones among them.
+    assert (whole.index("echo.test"), whole.index("events.publish"), whole.index("http.request")) == (7, 8, 16)
     # A tool at a time, nothing is left out and nothing comes twice, whatever order the database has for texts.
     one_by_one, request = [], ListToolsRequest(limit=1)
     while True:
@@ -49,13 +50,14 @@ async def test_a_tool_tells_what_it_takes_and_answers_and_what_its_server_asks(t
     told = Tool(server="other", scopes=["tool:other"], timeout_seconds=1, enabled=True)
     told.MergeFrom(tool)
     await tasks.tools.ReportTools(ReportToolsRequest(server="time", tools=[told, Tool(address="time.then")]))
-    echo, http, now, then = (await tasks.tools.ListTools(ListToolsRequest())).items
+    echo, publish, http, run, now, then = (await tasks.tools.ListTools(ListToolsRequest())).items
     tool.MergeFrom(Tool(server="time", scopes=["tool:clock"], timeout_seconds=7))
     assert now == tool
     assert not then.HasField("output_schema")
     assert (echo.address, echo.input_schema["type"]) == ("echo.test", "object")
     assert (http.address, list(http.input_schema["required"])) == ("http.request", ["url"])
     assert http.output_schema["required"] == ["status", "headers", "url"]
+    assert (list(publish.scopes), list(run.scopes)) == (["events:publish"], ["tasks:write"])
     assert (echo.server, list(echo.scopes), echo.timeout_seconds, echo.enabled) == ("echo", [], 30, True)
 
 
@@ -90,7 +92,7 @@ async def test_a_report_replaces_the_one_before(tasks: Tasks) -> None:
         tools = [Tool(address=f"time.{name}") for name in names]
         await tasks.tools.ReportTools(ReportToolsRequest(server="time", tools=tools))
         listed = [tool.address for tool in (await tasks.tools.ListTools(ListToolsRequest())).items]
-        assert listed == ["echo.test", "http.request", "other.tool", *(f"time.{name}" for name in names)]
+        assert listed == sorted([*BUILTIN_TOOLS, "other.tool"]) + [f"time.{name}" for name in names]
 
 
 @one_engine
@@ -126,11 +128,8 @@ async def test_bad_tools_are_named_and_nothing_is_stored(tasks: Tasks) -> None:
         "tools[2].address",
         "tools[3].address",
     ]
-    assert [tool.address for tool in (await tasks.tools.ListTools(ListToolsRequest())).items] == [
-        "echo.test",
-        "http.request",
-        "time.before",
-    ]
+    listed = {tool.address for tool in (await tasks.tools.ListTools(ListToolsRequest())).items}
+    assert listed == {*BUILTIN_TOOLS, "time.before"}
 
 
 @one_engine

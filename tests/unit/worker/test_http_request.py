@@ -15,14 +15,15 @@ from services.chassis.egress.client import Egress
 from services.chassis.egress.guard import Guard
 from services.worker import failures
 from services.worker.failures import InputNotValid, InternalFault, RequestRejected, StepFailed, ToolFailed, ToolTimedOut
-from services.worker.tools import builtin
 from services.worker.tools.builtin import BuiltinTools
-from services.worker.tools.http_request import MAX_BODY_BYTES
+from services.worker.tools.http_request import MAX_BODY_BYTES, HttpRequest
+from services.worker.tools.use import Use, User
 from tests.support.fake_tasks import FakeTasks
 from tests.support.http_server import HttpServer, falls_silent_after, said
 from tests.support.resolver import FakeResolver
 from tests.unit.worker.conftest import Working
 
+USE = Use(User("somebody"), timeout=5.0, key="run:step")
 NAMES = {"service.example": ["127.0.0.1"], "inside.example": ["10.9.8.7"]}
 
 
@@ -39,11 +40,11 @@ def egress() -> Egress:
 
 @pytest.fixture
 def tools(egress: Egress) -> BuiltinTools:
-    return BuiltinTools(builtin.tools(egress))
+    return BuiltinTools({"http.request": HttpRequest(egress)})
 
 
 async def call(tools: BuiltinTools, url: str, timeout: float = 5.0, **arguments: Any) -> Any:
-    return await tools.call("http.request", {"url": url, **arguments}, timeout=timeout, key="run:step")
+    return await tools.call("http.request", {"url": url, **arguments}, Use(User("somebody"), timeout, "run:step"))
 
 
 # What is sent.
@@ -316,7 +317,9 @@ async def test_what_must_not_be_reached_is_an_input_that_is_not_valid(tools: Bui
 
 
 async def test_nothing_on_this_machine_is_reached_unless_the_operator_allows_it(server: HttpServer) -> None:
-    closed = BuiltinTools(builtin.tools(Egress(Guard(resolver=FakeResolver({"localhost": ["127.0.0.1"]})))))
+    closed = BuiltinTools(
+        {"http.request": HttpRequest(Egress(Guard(resolver=FakeResolver({"localhost": ["127.0.0.1"]}))))}
+    )
     for host in ("127.0.0.1", "localhost"):
         with pytest.raises(InputNotValid):
             await call(closed, server.url("/", host))
@@ -373,23 +376,23 @@ async def test_an_input_that_is_not_valid_is_not_sent(
     tools: BuiltinTools, server: HttpServer, arguments: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(InputNotValid) as refused:
-        await tools.call("http.request", {"url": server.url("/"), **arguments}, timeout=5, key="run:step")
+        await tools.call("http.request", {"url": server.url("/"), **arguments}, USE)
     assert message in str(refused.value)
     assert server.connections == 0
 
 
 async def test_a_url_is_required(tools: BuiltinTools) -> None:
     with pytest.raises(InputNotValid, match="with: 'url' is a required property"):
-        await tools.call("http.request", {}, timeout=5, key="run:step")
+        await tools.call("http.request", {}, USE)
 
 
 async def test_a_built_in_tool_that_answers_something_else_than_it_says_is_our_fault() -> None:
-    async def broken(arguments: dict[str, Any], timeout: float, key: str) -> Any:
+    async def broken(arguments: dict[str, Any], use: Use) -> Any:
         return {"status": "200", "headers": {}, "url": "secret"}
 
     tools = BuiltinTools({"http.request": broken})
     with pytest.raises(InternalFault, match=r"^http\.request answered something else than it should$"):
-        await tools.call("http.request", {"url": "https://service.example/"}, timeout=5, key="run:step")
+        await tools.call("http.request", {"url": "https://service.example/"}, USE)
 
 
 # In a run.

@@ -15,6 +15,7 @@ from services.worker.secrets.folder import Secrets
 from services.worker.tools.builtin import BuiltinTools
 from services.worker.tools.mcp_pool import McpPool
 from services.worker.tools.toolbox import Toolbox
+from services.worker.tools.use import User
 from tests.support.fake_tasks import FakeRun, FakeTasks
 from tests.support.plain_mcp_server import TOOLS
 from tests.support.waiting import await_until
@@ -157,7 +158,7 @@ async def test_whatever_fails_on_the_way_is_told_without_the_value(folder: Path)
     secrets.look()
     toolbox = Toolbox(Gossip(), McpPool(), Anybody(), BuiltinTools({}), secrets)
     with pytest.raises(ToolFailed) as caught:
-        await toolbox.of("somebody").call("mis.echo", {}, timeout=None, key="k")
+        await toolbox.of(User("somebody")).call("mis.echo", {}, timeout=None, key="k")
     assert (str(caught.value), caught.value.retry_after) == ("mis knows ***", 5)
 
 

@@ -15,6 +15,7 @@ from services.pipeline.builtin import BUILTIN_TOOLS
 from services.worker.failures import ToolFailed, ToolTimedOut
 from services.worker.tools import builtin, results
 from services.worker.tools.mcp_pool import McpPool
+from tests.support.grpc import channel_of
 from tests.support.mcp_servers import serve_over_http
 from tests.support.waiting import await_until
 
@@ -105,5 +106,6 @@ async def test_calls_share_one_session(stdio: Client) -> None:
     assert first != os.getpid()
 
 
-def test_every_built_in_tool_that_tasks_may_use_can_be_called() -> None:
-    assert set(builtin.tools(Egress())) == set(BUILTIN_TOOLS)
+async def test_every_built_in_tool_that_tasks_may_use_can_be_called() -> None:
+    async with channel_of("unix:/nowhere") as nobody:
+        assert set(builtin.tools(Egress(), nobody, nobody)) == set(BUILTIN_TOOLS)

@@ -1,0 +1,55 @@
+"""InboxService: what other contexts have put into their outboxes for this one."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import orjson
+from baton.api.v1 import inbox_service_pb2, inbox_service_pb2_grpc
+from grpc.aio import ServicerContext
+from sqlalchemy import Connection
+
+from services.chassis.clock import Clock
+from services.chassis.database import Database
+from services.chassis.errors import InvalidArgument, Violation
+from services.chassis.ids import stored_id
+from services.chassis.outbox import Message, MessageRefused, Take
+from services.chassis.timestamps import from_timestamp
+
+
+class InboxServicer(inbox_service_pb2_grpc.InboxServiceServicer):
+    """Takes messages of the topics that it is given somebody for."""
+
+    def __init__(self, database: Database, takers: Mapping[str, Take]) -> None:
+        self._database = database
+        self._takers = takers
+
+    async def DeliverMessages(
+        self, request: inbox_service_pb2.DeliverMessagesRequest, context: ServicerContext[Any, Any]
+    ) -> inbox_service_pb2.DeliverMessagesResponse:
+        messages = [self._message(f"messages[{index}]", one) for index, one in enumerate(request.messages)]
+        by_topic: dict[str, list[Message]] = {}
+        for message in messages:
+            by_topic.setdefault(message.topic, []).append(message)
+        await self._database.transact(lambda connection, clock: self._take(connection, clock, request.source, by_topic))
+        return inbox_service_pb2.DeliverMessagesResponse()
+
+    def _message(self, field: str, message: inbox_service_pb2.OutboxMessage) -> Message:
+        if message.topic not in self._takers:
+            raise InvalidArgument.of([Violation(f"{field}.topic", f"nobody here takes {message.topic!r}")])
+        try:
+            payload = orjson.loads(message.payload)
+        except orjson.JSONDecodeError:
+            payload = None
+        if not isinstance(payload, dict):
+            raise InvalidArgument.of([Violation(f"{field}.payload", "is no JSON object")])
+        return Message(stored_id(message.id), message.topic, payload, from_timestamp(message.created_at))
+
+    def _take(
+        self, connection: Connection, clock: Clock, source: str, by_topic: Mapping[str, Sequence[Message]]
+    ) -> None:
+        for topic, messages in by_topic.items():
+            try:
+                self._takers[topic](connection, clock, source, messages)
+            except MessageRefused as refused:
+                description = f"message {refused.message_id} of topic {topic!r} {refused}"
+                raise InvalidArgument.of([Violation("messages", description)]) from None
