@@ -157,6 +157,16 @@ async def test_metadata_has_a_limit_that_counts_what_would_be_kept(sessions: Ses
     assert list(from_struct(after.metadata)) == ["b"]
 
 
+async def test_metadata_is_nested_no_deeper_than_a_list_of_agents_can_be_read(sessions: Sessions) -> None:
+    deepest = {"a": [[[[[[[[[[[[[[[[[[["end"]]]]]]]]]]]]]]]]]]]}
+    agent = await sessions.agent(metadata=to_struct(deepest))
+    assert from_struct((await read(sessions, agent.id)).metadata) == deepest
+    for deeper in ({"a": deepest}, {"a": [deepest["a"]]}):
+        with pytest.raises(InvalidArgument, match="deeper than 20 levels") as refused:
+            await update(sessions, agent.id, metadata=to_struct(deeper))
+        assert [violation.field for violation in refused.value.violations] == ["metadata"]
+
+
 BAD_URLS = [
     "http://example.com/hook",
     "https://127.0.0.1/hook",
@@ -278,6 +288,21 @@ async def test_an_agent_gains_only_what_the_caller_holds(sessions: Sessions) -> 
     # It may keep what it has, and lose it.
     changed = await limited.UpdateAgent(UpdateAgentRequest(agent_id=agent.id, scopes=["tasks:write", "audit:read"]))
     assert list(changed.agent.scopes) == ["audit:read", "tasks:write"]
+
+
+@pytest.mark.parametrize("role", ["payer", ""])
+async def test_whoever_changes_what_an_agent_works_as_could_do_that_work(sessions: Sessions, role: str) -> None:
+    agent = await sessions.agent("runs:work", role="mailer")
+    request = UpdateAgentRequest(agent_id=agent.id, role=role)
+    with pytest.raises(PermissionDenied, match="the caller does not hold runs:work") as refused:
+        await sessions.caller(["agents:admin"]).UpdateAgent(request)
+    assert refused.value.reason == "SCOPES_NOT_HELD"
+    holder = sessions.caller(["agents:admin", "runs:work"])
+    assert (await holder.UpdateAgent(request)).agent.role == role
+    # Without the scope a role is a word.
+    other = await sessions.agent("runs:read", role="mailer")
+    free = UpdateAgentRequest(agent_id=other.id, role=role)
+    assert (await sessions.caller(["agents:admin"]).UpdateAgent(free)).agent.role == role
 
 
 async def test_a_scope_that_does_not_exist_is_named_where_it_stands(sessions: Sessions) -> None:
