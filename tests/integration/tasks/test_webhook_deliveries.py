@@ -521,3 +521,15 @@ async def test_deliveries_come_in_pages(tasks: Tasks, server: HttpServer) -> Non
                 break
             request.cursor = page.next_cursor
         assert seen == ids[::-1]
+
+
+async def test_the_delivery_of_one_event_is_found(tasks: Tasks, server: HttpServer) -> None:
+    webhook_id = (await webhook_for(tasks, server.url("/hook"))).webhook.id
+    await webhook_for(tasks, server.url("/other"))
+    for _ in range(3):
+        await publish(tasks)
+    wanted = (await deliveries_of(tasks, webhook_id))[1]
+    for event_id in (wanted.event_id, wanted.event_id.upper()):
+        assert await deliveries_of(tasks, webhook_id, event_id=event_id) == [wanted]
+    assert await deliveries_of(tasks, webhook_id, event_id=wanted.event_id, status=DEAD) == []
+    assert await deliveries_of(tasks, webhook_id, event_id=wanted.id) == []
