@@ -226,6 +226,7 @@ def _calls(world: World) -> dict[str, Callable[[], REST]]:
             "/orchestrator",
             {"scopes": ["tasks:read"]},
         ),
+        "sessions.v1.OrchestratorService.ResetContext": lambda: ("POST", "/reset_context", {}),
         "sessions.v1.AuditService.IngestAudit": lambda: (
             "POST",
             "/audit/ingest",
