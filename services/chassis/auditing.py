@@ -73,10 +73,12 @@ class Auditing:
 
 
 def _resource(author: Author, response: object) -> str:
-    """What the call was about: `noun/id`, by the id in the request, or of what the response holds."""
+    """What the call was about: `noun/id`, by the id of what the response holds, or of what the request names."""
     noun = author.action.partition(".")[0]
-    for message in (author.request, response, getattr(response, "details", None)):
-        for found in (getattr(message, f"{noun}_id", ""), getattr(getattr(message, noun, None), "id", "")):
-            if found and isinstance(found, str):
-                return f"{noun}/{found}"
-    return noun
+    ids = (
+        getattr(getattr(response, noun, None), "id", ""),
+        getattr(author.request, f"{noun}_id", ""),
+        getattr(response, f"{noun}_id", ""),
+        getattr(getattr(response, "details", None), f"{noun}_id", ""),
+    )
+    return next((f"{noun}/{found}" for found in ids if found and isinstance(found, str)), noun)

@@ -90,6 +90,21 @@ class Agent:
 
 
 @dataclass(frozen=True)
+class Holder:
+    """An agent as far as its tokens and its secret are concerned, who are looked at often."""
+
+    id: str
+    scopes: tuple[str, ...]
+    role: str
+    archived_at: datetime | None
+
+    @property
+    def is_archived(self) -> bool:
+        """Whether the agent may do nothing any more."""
+        return self.archived_at is not None
+
+
+@dataclass(frozen=True)
 class Usage:
     """What an agent has used since it last said so."""
 

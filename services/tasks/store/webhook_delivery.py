@@ -118,14 +118,17 @@ def list_deliveries(
     connection: Connection,
     webhook_id: str,
     status: DeliveryStatus | None,
+    event_id: str = "",
     *,
     limit: int,
     before_id: str | None = None,
 ) -> list[WebhookDelivery]:
-    """Up to `limit` deliveries of a webhook, newest first, with smaller ids than `before_id`."""
+    """Up to `limit` deliveries of a webhook, all or those of one event, newest first, with ids below `before_id`."""
     query = select(*_READ).where(_d.webhook_id == webhook_id)
     if status is not None:
         query = query.where(_d.status == status.value)
+    if event_id:
+        query = query.where(_d.event_id == event_id)
     if before_id is not None:
         query = query.where(_d.id < before_id)
     return [_delivery(row) for row in connection.execute(query.order_by(_d.id.desc()).limit(limit))]

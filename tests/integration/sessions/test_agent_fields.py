@@ -123,7 +123,10 @@ async def test_a_change_that_changes_nothing_is_none(sessions: Sessions) -> None
     agent = await sessions.agent(**FULL)
     sessions.clock.advance(minutes=1)
     assert await update(sessions, agent.id, **FULL, scopes=["tasks:read"]) == agent
-    assert [entry["action"] for entry in await sessions.audited()] == ["agent.create"]
+    # The audit hears of every call, and of this one that it changed nothing.
+    entry = (await sessions.audited())[-1]
+    assert (entry["action"], entry["resource"]) == ("agent.update", f"agent/{agent.id}")
+    assert not any(name.startswith(("before", "after")) and value for name, value in entry.items())
 
 
 async def test_metadata_is_merged_and_null_removes(sessions: Sessions) -> None:
@@ -155,6 +158,16 @@ async def test_metadata_has_a_limit_that_counts_what_would_be_kept(sessions: Ses
     assert [violation.field for violation in refused.value.violations] == ["metadata"]
     after = await update(sessions, agent.id, metadata=to_struct({"a": None, "b": "x" * 9000}))
     assert list(from_struct(after.metadata)) == ["b"]
+
+
+async def test_metadata_is_nested_no_deeper_than_a_list_of_agents_can_be_read(sessions: Sessions) -> None:
+    deepest = {"a": [[[[[[[[[[[[[[[[[[["end"]]]]]]]]]]]]]]]]]]]}
+    agent = await sessions.agent(metadata=to_struct(deepest))
+    assert from_struct((await read(sessions, agent.id)).metadata) == deepest
+    for deeper in ({"a": deepest}, {"a": [deepest["a"]]}):
+        with pytest.raises(InvalidArgument, match="deeper than 20 levels") as refused:
+            await update(sessions, agent.id, metadata=to_struct(deeper))
+        assert [violation.field for violation in refused.value.violations] == ["metadata"]
 
 
 BAD_URLS = [
@@ -278,6 +291,21 @@ async def test_an_agent_gains_only_what_the_caller_holds(sessions: Sessions) -> 
     # It may keep what it has, and lose it.
     changed = await limited.UpdateAgent(UpdateAgentRequest(agent_id=agent.id, scopes=["tasks:write", "audit:read"]))
     assert list(changed.agent.scopes) == ["audit:read", "tasks:write"]
+
+
+@pytest.mark.parametrize("role", ["payer", ""])
+async def test_whoever_changes_what_an_agent_works_as_could_do_that_work(sessions: Sessions, role: str) -> None:
+    agent = await sessions.agent("runs:work", role="mailer")
+    request = UpdateAgentRequest(agent_id=agent.id, role=role)
+    with pytest.raises(PermissionDenied, match="the caller does not hold runs:work") as refused:
+        await sessions.caller(["agents:admin"]).UpdateAgent(request)
+    assert refused.value.reason == "SCOPES_NOT_HELD"
+    holder = sessions.caller(["agents:admin", "runs:work"])
+    assert (await holder.UpdateAgent(request)).agent.role == role
+    # Without the scope a role is a word.
+    other = await sessions.agent("runs:read", role="mailer")
+    free = UpdateAgentRequest(agent_id=other.id, role=role)
+    assert (await sessions.caller(["agents:admin"]).UpdateAgent(free)).agent.role == role
 
 
 async def test_a_scope_that_does_not_exist_is_named_where_it_stands(sessions: Sessions) -> None:
