@@ -9,7 +9,7 @@ revision = "0005"
 down_revision = "0004"
 
 _STATUSES = "'pending', 'active', 'paused', 'completed', 'failed', 'expired'"
-_OPEN = "status IN ('pending', 'active', 'paused')"
+_OPEN = "status NOT IN ('completed', 'failed', 'expired')"
 
 
 def upgrade() -> None:

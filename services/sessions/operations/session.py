@@ -29,8 +29,8 @@ from services.sessions.models.session import (
     SessionStatus,
     Transition,
 )
+from services.sessions.operations import session_faults
 from services.sessions.operations import session_telling as telling
-from services.sessions.operations.session_faults import check_agent, check_metadata
 from services.sessions.store import session as store
 
 EXPIRY_BATCH = 100
@@ -44,8 +44,7 @@ def create_session(
     """Stores a session, which is pending. Raises InvalidArgument or ScopeMissing."""
     if new.agent_id != caller.agent_id and not caller.holds(_ADMIN):
         raise ScopeMissing(_ADMIN)
-    check_metadata(new.metadata)
-    check_agent(connection, new.agent_id)
+    session_faults.check(connection, metadata=new.metadata, agent_id=new.agent_id)
     now = clock.now()
     session = Session(id=new_id(), created_at=now, updated_at=now, last_activity_at=now, **vars(new))
     store.add_session(connection, session)
@@ -79,7 +78,7 @@ def update_session(
     InvalidArgument.
     """
     before = _locked(connection, session_id, caller, clock, retention, version)
-    check_metadata(changes.get("metadata", {}))
+    session_faults.check(connection, metadata=changes.get("metadata", {}))
     after = replace(before, **changes)
     if after.status != before.status or ("status" in changes and before.status.is_final):
         _check_transition(before, after.status)

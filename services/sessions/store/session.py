@@ -5,7 +5,7 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, func, insert, or_, select, tuple_, update
+from sqlalchemy import ColumnElement, Connection, Row, Select, func, insert, select, tuple_, update
 
 from services.sessions.models.session import Session, SessionEvent, SessionFilter, SessionStatus, Transition
 from services.sessions.store.tables import is_active, is_open, session_transitions, sessions
@@ -44,10 +44,16 @@ def save_activity(connection: Connection, session: Session) -> None:
 def lock_due(connection: Connection, *, now: datetime, silent_since: datetime | None, limit: int) -> list[Session]:
     """Up to `limit` sessions whose time is over, or that were silent since then, locked; those that others have
     locked are left to a later round."""
-    is_due = sessions.c.expires_at <= now
-    if silent_since is not None:
-        is_due = or_(is_due, sessions.c.last_activity_at <= silent_since)
-    query = select(sessions).where(is_open, is_due).limit(limit).with_for_update(skip_locked=True)
+    due = _lock_some(connection, sessions.c.expires_at <= now, limit)
+    if silent_since is not None and len(due) < limit:
+        known = {session.id for session in due}
+        silent = _lock_some(connection, sessions.c.last_activity_at <= silent_since, limit)
+        due += [session for session in silent if session.id not in known]
+    return due[:limit]
+
+
+def _lock_some(connection: Connection, condition: ColumnElement[bool], limit: int) -> list[Session]:
+    query = select(sessions).where(is_open, condition).limit(limit).with_for_update(skip_locked=True)
     return [_session(row) for row in connection.execute(query)]
 
 

@@ -171,8 +171,9 @@ audit_head = Table(
     CheckConstraint("id = 1", name="id"),
 )
 
-# In statements, too, so that the database knows its partial indexes by it: it does not know them by parameters.
-is_open, is_active = text("status IN ('pending', 'active', 'paused')"), text("status = 'active'")
+# In statements, too, so that the database knows its partial indexes by it: it does not know them by parameters. What is
+# open is said by what is not, else SQLite would look in the index of statuses.
+is_open, is_active = text("status NOT IN ('completed', 'failed', 'expired')"), text("status = 'active'")
 
 # `expires_at` is when a session that is open ends by its own timeouts; the operator's comes on top.
 sessions = Table(

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any
 
 from baton.api.v1.auth_service_pb2 import ExchangeTokenRequest
@@ -60,7 +61,9 @@ class Sessions:
     def lifecycle(self, agent_id: str | None = None, *scopes: str) -> SessionServiceStub:
         """Somebody who, by default, reads and writes sessions; no administrator."""
         held = scopes or ("sessions:read", "sessions:write")
-        return SessionServiceStub(self.channel(self.signer.token(held, agent_id=agent_id)))
+        # Some sessions last longer than a token of a day.
+        expires_at = self.clock.now() + timedelta(days=4000)
+        return SessionServiceStub(self.channel(self.signer.token(held, agent_id=agent_id, expires_at=expires_at)))
 
     def anybody(self) -> CredentialServiceStub:
         """Somebody who sends no token."""
