@@ -124,7 +124,7 @@ class SessionEventIllegal(FailedPrecondition):
         names = ", ".join(allowed)
         can = f"what can happen is {names}" if names else f"{old} is final, and nothing can happen"
         super().__init__(
-            f"session {session_id} is {old} and cannot become {new} by {event!r}: {can}",
+            f"session {session_id} is {old} and cannot become {new} by '{event}': {can}",
             reason="SESSION_TRANSITION_ILLEGAL",
             metadata={"session_id": session_id, "event": event, "from": old, "to": new, "allowed": names},
         )

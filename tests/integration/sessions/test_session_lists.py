@@ -66,7 +66,7 @@ async def test_without_saying_more_a_page_has_twenty_and_says_how_many_there_are
 
 
 @pytest.mark.parametrize(
-    ("given", "taken"), [(1, 1), (7, 7), (100, 100), (101, 100), (2**31 - 1, 100), (0, 1), (-5, 1)]
+    ("given", "taken"), [(1, 1), (7, 7), (100, 100), (101, 100), (2**63 - 1, 100), (0, 1), (-5, 1)]
 )
 async def test_a_page_size_is_taken_for_what_is_possible(
     sessions: Sessions, owner: Owner, given: int, taken: int
@@ -83,6 +83,7 @@ async def test_a_page_size_is_taken_for_what_is_possible(
         ({"page": -1}, 501),
         ({"page": 502}, 501),
         ({"page": 2**31 - 1}, 501),
+        ({"page": 2**63 - 1}, 501),
         ({"page": 102, "page_size": 100}, 101),
         ({"page": 10_002, "page_size": 1}, 10_001),
     ],

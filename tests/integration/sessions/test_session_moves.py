@@ -49,6 +49,7 @@ async def test_every_pair_of_status_and_event(owner: Owner) -> None:
         with pytest.raises(FailedPrecondition) as refused:
             await owner.send(session_id, event)
         assert refused.value.reason == "SESSION_TRANSITION_ILLEGAL"
+        assert f"cannot become {event.leads_to} by '{event}': " in refused.value.message
         named = {name: refused.value.metadata[name] for name in ("event", "from", "to", "allowed")}
         assert named == {"event": event, "from": old, "to": event.leads_to, "allowed": ", ".join(old.events)}
         assert await owner.read(session_id) == before
