@@ -140,8 +140,7 @@ def _check_field(method: Method, name: str, fields: Mapping[str, object]) -> Non
 
 
 def _check_versioned(method: Method, binding: Binding) -> None:
-    answered = method.descriptor.output_type
-    if binding.response_body:
-        answered = answered.fields_by_name[binding.response_body].message_type
+    output = method.descriptor.output_type
+    answered = output.fields_by_name[binding.response_body].message_type if binding.response_body else output
     if answered is None or VERSION_FIELD not in answered.fields_by_name:
         raise ConfigurationError(f"{method.path} is versioned, and what it answers has no {VERSION_FIELD!r}")
