@@ -23,6 +23,8 @@ AUDIT = "audit"
 """The topic of what is audited: who did what to what."""
 _written: ContextVar[list[str] | None] = ContextVar("baton_audit_written", default=None)
 MAX_AUDITED_BYTES = 16 * 1024
+AGENT_WEBHOOK = "agent_webhook"
+"""The topic of where agents are told of their runs."""
 EVENT = "event"
 """The topic of domain events: what happened, for tasks and webhooks that wait to hear of it."""
 

@@ -1,6 +1,6 @@
 """The sessions service, put together."""
 
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -32,7 +32,7 @@ from services.chassis.egress.guard import Guard
 from services.chassis.errors import ServiceError
 from services.chassis.idempotency import Idempotency
 from services.chassis.inbox import InboxServicer
-from services.chassis.outbox import AUDIT, EVENT
+from services.chassis.outbox import AGENT_WEBHOOK, AUDIT, EVENT
 from services.chassis.paging import Cursors
 from services.chassis.peers import Peers
 from services.chassis.policy import policies
@@ -67,8 +67,8 @@ class Service:
     pruning: Pruning
     session_expiry: SessionExpiry
     audit_relay: Relay
-    event_relay: Relay | None
-    """None when nobody is named who hears of events."""
+    told_relays: Mapping[str, Relay]
+    """What the tasks service is told of, by topic; empty when it is not named."""
     peers: Peers | None
     """None when no other service is named."""
 
@@ -80,9 +80,8 @@ class Service:
 
     def background(self) -> list[Coroutine[None, None, None]]:
         """The loops that run as long as the server."""
-        events = [loops.forever("events", self.event_relay.step, timeout=30)] if self.event_relay else []
         return [
-            *events,
+            *(loops.forever(topic, relay.step, timeout=30) for topic, relay in self.told_relays.items()),
             loops.forever("audit", self.audit_relay.step, timeout=30),
             loops.forever("idempotency", self.idempotency.forget_expired, timeout=30),
             loops.forever("tokens-used", self.last_used.write, timeout=30),
@@ -139,10 +138,11 @@ def build(settings: Settings, clock: Clock | None = None) -> Service:
     )
     take_audit = partial(take_actions, key=audit_key)
     inbox_service_pb2_grpc.add_InboxServiceServicer_to_server(InboxServicer(database, {AUDIT: take_audit}), server)
-    peers = event_relay = None
+    peers, told_relays = None, {}
     if settings.tasks_address:
         peers = Peers(settings.services_token_file, settings.listen)
-        event_relay = Relay(database, tables.outbox, EVENT, to_inbox(peers.channel(settings.tasks_address), SCHEMA))
+        tell = to_inbox(peers.channel(settings.tasks_address), SCHEMA)
+        told_relays = {topic: Relay(database, tables.outbox, topic, tell) for topic in (AGENT_WEBHOOK, EVENT)}
     return Service(
         server=server,
         database=database,
@@ -151,7 +151,7 @@ def build(settings: Settings, clock: Clock | None = None) -> Service:
         pruning=Pruning(database),
         session_expiry=SessionExpiry(database, retention),
         audit_relay=Relay(database, tables.outbox, AUDIT, to_own(database, take_audit, SCHEMA)),
-        event_relay=event_relay,
+        told_relays=told_relays,
         peers=peers,
     )
 

@@ -44,7 +44,7 @@ from services.chassis.errors import Unavailable
 from services.chassis.idempotency import Idempotency
 from services.chassis.ids import is_uuid, stored_id
 from services.chassis.inbox import InboxServicer
-from services.chassis.outbox import AUDIT, EVENT
+from services.chassis.outbox import AGENT_WEBHOOK, AUDIT, EVENT
 from services.chassis.paging import Cursors
 from services.chassis.peers import Peers
 from services.chassis.policy import policies
@@ -60,6 +60,7 @@ from services.tasks.expiry import Expiry
 from services.tasks.housekeeping import MonthMaker, Retention
 from services.tasks.listener import CONNECTION_SECONDS, Listener
 from services.tasks.models.schedule import is_timezone
+from services.tasks.operations.agent_webhook import take_agent_webhooks
 from services.tasks.operations.told_event import take_events
 from services.tasks.servicer.approval import ApprovalServicer
 from services.tasks.servicer.event import EventServicer
@@ -217,7 +218,8 @@ def build(settings: Settings, clock: Clock | None = None) -> Service:
     webhook_service_pb2_grpc.add_WebhookServiceServicer_to_server(
         WebhookServicer(database, idempotency, cursors, guard), server
     )
-    inbox_service_pb2_grpc.add_InboxServiceServicer_to_server(InboxServicer(database, {EVENT: take_events}), server)
+    inbox = InboxServicer(database, {EVENT: take_events, AGENT_WEBHOOK: take_agent_webhooks})
+    inbox_service_pb2_grpc.add_InboxServiceServicer_to_server(inbox, server)
     probe_service_pb2_grpc.add_ProbeServiceServicer_to_server(ProbeServicer(database, work_wakeup), server)
     scheduler, reaper = Scheduler(database, work_wakeup, clock), Reaper(database, work_wakeup)
     expiry = Expiry(database, work_wakeup)

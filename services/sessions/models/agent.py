@@ -88,6 +88,11 @@ class Agent:
         """Whether the agent may do nothing any more."""
         return self.archived_at is not None
 
+    @property
+    def told_at(self) -> str | None:
+        """Where the agent is told of its runs; None for nowhere."""
+        return None if self.is_archived else self.webhook_url
+
 
 @dataclass(frozen=True)
 class Holder:

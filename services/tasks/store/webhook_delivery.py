@@ -25,7 +25,7 @@ def add_deliveries(connection: Connection, matched: Sequence[Event], now: dateti
     rows = [
         {
             "id": new_id(),
-            "webhook_id": webhook_id,
+            "webhook_id": subscriber.webhook_id,
             "event_id": event.id,
             "topic": event.topic,
             "status": DeliveryStatus.PENDING.value,
@@ -35,7 +35,8 @@ def add_deliveries(connection: Connection, matched: Sequence[Event], now: dateti
             "created_at": now,
         }
         for event in matched
-        for webhook_id in topics[event.topic]
+        for subscriber in topics[event.topic]
+        if subscriber.hears(event)
     ]
     for start in range(0, len(rows), _AT_ONCE):
         connection.execute(insert(webhook_deliveries), rows[start : start + _AT_ONCE])

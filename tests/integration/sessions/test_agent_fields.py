@@ -6,10 +6,16 @@ from typing import Any
 
 import pytest
 from baton.sessions.v1.agent_pb2 import Agent, AgentStatus
-from baton.sessions.v1.agent_service_pb2 import CreateAgentRequest, GetAgentRequest, UpdateAgentRequest
+from baton.sessions.v1.agent_service_pb2 import (
+    ArchiveAgentRequest,
+    CreateAgentRequest,
+    GetAgentRequest,
+    UpdateAgentRequest,
+)
 from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.struct_pb2 import Struct
 
+from services.chassis import outbox
 from services.chassis.errors import (
     Aborted,
     AlreadyExists,
@@ -373,3 +379,22 @@ async def test_the_audit_is_told_who_changed_what_and_no_secrets(sessions: Sessi
     assert second["before"]["name"] == "scribe"
     assert set(second["after"]) == {"name", "metadata", "system_prompt"}
     assert "hidden" not in repr((first, second))
+
+
+async def test_where_an_agent_is_told_of_its_runs_is_told_when_it_changes(sessions: Sessions) -> None:
+    admin = sessions.caller(["admin"])
+    made = (await admin.CreateAgent(CreateAgentRequest(name="ada", scopes=["tasks:read"]))).agent
+    for changes in (
+        {"webhook_url": "https://example.com/hook"},
+        {"model": "m"},
+        {"webhook_url": "https://example.com/hook"},
+        {"webhook_url": "https://example.org/other"},
+    ):
+        await admin.UpdateAgent(UpdateAgentRequest(agent_id=made.id, **changes))
+    await admin.ArchiveAgent(ArchiveAgentRequest(agent_id=made.id))
+    told = sessions.database.run(
+        lambda connection, clock: outbox.oldest(connection, tables.outbox, outbox.AGENT_WEBHOOK, 10)
+    )
+    assert [message.payload for message in told] == [
+        {"agent_id": made.id, "url": url} for url in ("https://example.com/hook", "https://example.org/other", None)
+    ]
