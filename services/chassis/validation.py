@@ -27,7 +27,10 @@ def check(request: Message) -> None:
 
 
 def _description(violation: protovalidate.Violation, request: Message) -> str:
-    """What is wrong. protovalidate names enum values by their numbers, which no caller has written."""
+    """What is wrong. protovalidate names enum values by their numbers, which no caller has written, and does not tell
+    what is missing from what is wrong."""
+    if violation.proto.rule_id == "string.pattern" and violation.field_value == "":
+        return f"is required: text that matches {violation.rule_value}"
     enum = _enum(violation, request) if violation.proto.rule_id.startswith("enum.") else None
     if enum is None:
         return violation.proto.message or violation.proto.rule_id

@@ -80,7 +80,8 @@ class Connection:
         limits: ProcessLimits | None = None,
         patience: Patience | None = None,
     ) -> None:
-        """`on_news` is called when the session is open, and when the server says that its tools have changed."""
+        """`on_news` is called when the session is open or cannot be opened, and when the server says that its
+        tools have changed."""
         self.server = server
         self._on_news = on_news
         self._secrets = secrets
@@ -89,6 +90,7 @@ class Connection:
         self._limits = limits or ProcessLimits()
         self._patience = patience or Patience()
         self._opened: asyncio.Future[_Opened] = asyncio.get_running_loop().create_future()
+        self._opening: asyncio.Timeout | None = None
         self._closing = asyncio.Event()
         self._why_closed = ""
         self._calls = 0
@@ -251,6 +253,8 @@ class Connection:
         if not self._closing.is_set():
             self._why_closed = why
             self._closing.set()
+            if self._opening is not None and not self._opening.expired():
+                self._opening.reschedule(0)  # nobody waits for it any more
 
     def _close_if_idle(self) -> None:
         if self._retired and not self._calls:
@@ -287,12 +291,14 @@ class Connection:
         )
         async with AsyncExitStack() as stack:
             try:
-                async with asyncio.timeout(self._patience.to_open):
+                async with asyncio.timeout(self._patience.to_open) as self._opening:
                     await stack.enter_async_context(client)
                     tools = await _list_tools(client)
             except TimeoutError:
                 self._close(f"it was not ready within {self._patience.to_open:g} s")
                 raise
+            finally:
+                self._opening = None
             await stack.enter_async_context(self._listening(client))
             self._opened.set_result(_Opened(client, tools, self._schemas(tools)))
             self._on_news()
@@ -325,6 +331,7 @@ class Connection:
             self._opened.set_exception(ToolFailed(message, retry_after=refusal.retry_after))
             # Nobody may be waiting: read it, so that it is not reported as forgotten.
             self._opened.exception()
+            self._on_news()
 
 
 def reason(error: BaseException, clean: Callable[[str], str]) -> str:

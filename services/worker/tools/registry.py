@@ -29,8 +29,8 @@ _log = logging.getLogger(__name__)
 
 class Registry:
     """Follows the registered servers, and introduces each by asking it for its tools: a new one at once, and every
-    one again when a session with it was opened, when it says that it has others, when the service has forgotten them,
-    and every `introduce_every` seconds. One that is disabled is known and not asked."""
+    one again when a session with it was opened or could not be, when it says that it has others, when the service has
+    forgotten them, and every `introduce_every` seconds. One that is disabled is known and not asked."""
 
     def __init__(
         self,

@@ -185,6 +185,18 @@ async def test_a_server_that_cannot_be_used_is_refused(tasks: Tasks, fields: dic
 
 
 @one_engine
+async def test_a_name_that_is_missing_is_told_from_a_wrong_one(tasks: Tasks) -> None:
+    told = []
+    for name in ("", "Upper"):
+        with pytest.raises(InvalidArgument) as refused:
+            await register(tasks, **STDIO | {"name": name})
+        (violation,) = refused.value.violations
+        told.append(violation.description)
+    assert told[0] == "is required: text that matches ^[a-z][a-z0-9_-]{0,63}$"
+    assert told[1] != told[0]
+
+
+@one_engine
 @pytest.mark.parametrize("url", ["https://tools.example:8443/mcp", "http://localhost:1/", "http://[::1]:80/mcp"])
 async def test_urls_are_https_or_loopback(tasks: Tasks, url: str) -> None:
     assert (await register(tasks, **HTTP | {"url": url})).url == url
