@@ -1,7 +1,11 @@
-"""The endpoint of MCP: streamable HTTP without sessions. Every request bears its caller's token, and is answered JSON."""
+"""The endpoint of MCP: streamable HTTP that keeps nothing from one request to the next.
+
+Every request bears its caller's token, and is answered with JSON.
+"""
 
 import logging
 from collections.abc import Mapping
+from typing import Any
 
 import anyio
 import mcp_types
@@ -24,6 +28,8 @@ from services.gateway.routes import Endpoint, Values
 
 PATH = "/mcp"
 _VISIT = "mcp_visit"
+_Context = ServerRequestContext[Any, Request]
+_Page = mcp_types.PaginatedRequestParams
 _INSTRUCTIONS = (
     "A call that fails has a result with isError, whose text is a problem document: `reason` says what went wrong for "
     "programs, `detail` for people, and `errors` names each faulty argument. To repeat a call safely, give it an "
@@ -55,14 +61,11 @@ def mcp_endpoint(tools: Mapping[str, Tool], exchange: TokenExchange, version: st
 
 def _server(tools: Mapping[str, Tool], version: str) -> Server:
     listed = mcp_types.ListToolsResult(tools=[tool.listing for tool in tools.values()])
-    Context = ServerRequestContext[object, Request]
 
-    async def list_tools(
-        context: Context, params: mcp_types.PaginatedRequestParams | None
-    ) -> mcp_types.ListToolsResult:
+    async def list_tools(context: _Context, params: _Page | None) -> mcp_types.ListToolsResult:
         return listed
 
-    async def call_tool(context: Context, params: mcp_types.CallToolRequestParams) -> mcp_types.CallToolResult:
+    async def call_tool(context: _Context, params: mcp_types.CallToolRequestParams) -> mcp_types.CallToolResult:
         tool = tools.get(params.name)
         if tool is None:
             raise MCPError(mcp_types.INVALID_PARAMS, f"there is no such tool; there are {', '.join(tools)}")

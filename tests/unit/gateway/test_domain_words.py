@@ -25,7 +25,7 @@ def text_of(path: Path) -> str:
     text = path.read_text().replace("uvloop.run(run(", "").replace("async def run(", "")
     if path.parent.name != "mcp":
         return text
-    return PROTOCOL_WORDS.sub("", text).replace("manager.run()", "").replace("sessions", "")
+    return PROTOCOL_WORDS.sub("", text).replace("manager.run()", "")
 
 
 def test_no_source_imports_another_context_or_a_database() -> None:
