@@ -11,8 +11,6 @@ from services.gateway.config import Settings
 from services.gateway.descriptors import KEY_HEADER, Binding, Method, load_methods
 from services.gateway.edge import Edge
 from services.gateway.health import Health, gateway_version
-from services.gateway.mcp.catalogue import catalogue_of
-from services.gateway.mcp.endpoint import PATH, mcp_endpoint
 from services.gateway.openapi.document import describe
 from services.gateway.pages import add_pages
 from services.gateway.request_form import RequestForm
@@ -29,6 +27,10 @@ def build_app(
 
     Raises ConfigurationError when a contract declares what cannot be served.
     """
+    # Imported only by the process that needs it: the library takes as long as all the rest that is forked from.
+    from services.gateway.mcp.catalogue import catalogue_of
+    from services.gateway.mcp.endpoint import PATH, mcp_endpoint
+
     router, parsers, printers = Router(), Parsers(), Printers()
     methods = load_methods(channels)
 
