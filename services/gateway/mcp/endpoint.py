@@ -24,6 +24,7 @@ from services.gateway.clients import while_connected
 from services.gateway.credentials import access_token
 from services.gateway.mcp.calls import Visit, perform
 from services.gateway.mcp.catalogue import Tool
+from services.gateway.mcp.messages import check_message, name_faulty_params
 from services.gateway.routes import Endpoint, Values
 
 PATH = "/mcp"
@@ -46,9 +47,8 @@ def mcp_endpoint(tools: Mapping[str, Tool], exchange: TokenExchange, version: st
     async def serve(request: Request, values: Values) -> Response:
         token = await access_token(request, exchange)
         body = await read_bytes(request)
-        if body:
-            # What REST would not take, such as a name given twice, the library might read over.
-            parse_json(body, request.headers)
+        # What REST would not take, such as a name given twice, the library might read over.
+        check_message(parse_json(body, request.headers))
         visit = _visit(request, token)
         with while_connected(request):
             response = await _respond(server, request, body, visit)
@@ -85,8 +85,8 @@ def _server(tools: Mapping[str, Tool], version: str) -> Server:
         on_list_tools=list_tools,
         on_call_tool=call_tool,
     )
-    # Its spans would bear any name that a caller makes up; ours are of tools that there are.
-    server.middleware.clear()
+    # Without its own spans, which would bear any name that a caller makes up; ours are of tools that there are.
+    server.middleware[:] = [name_faulty_params]
     return server
 
 

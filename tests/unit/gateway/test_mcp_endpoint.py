@@ -79,6 +79,10 @@ async def test_only_post_is_possible(http: httpx2.AsyncClient, verb: str) -> Non
         (b"[]", {}, 400),
         (b"3", {}, 400),
         (b'{"jsonrpc": "2.0", "id": 1}', {}, 400),
+        (b'{"jsonrpc": "2.0", "id": 1.5, "method": "ping"}', {}, 400),
+        (b'{"jsonrpc": "2.0", "id": null, "method": "ping"}', {}, 400),
+        (b'{"jsonrpc": "2.0", "id": 1, "method": "ping", "params": [1]}', {}, 400),
+        (b'{"jsonrpc": "2.0", "id": 1, "result": {}}', {}, 400),
         (b'{"jsonrpc": "2.0", "id": 1, "method": "tools/list", "method": "tools/list"}', {}, 400),
         (b"\xff", {}, 400),
         (b"[" * 5000, {}, 400),
@@ -106,6 +110,20 @@ async def test_a_name_given_twice_is_a_fault(http: httpx2.AsyncClient, garden: G
     assert answer.status_code == 400
     assert answer.json()["errors"] == [{"field": "params.arguments.name", "message": "is given more than once"}]
     assert garden.greenhouse.requests == []
+
+
+async def test_what_is_no_message_is_told_what_one_is(http: httpx2.AsyncClient) -> None:
+    answer = await http.post(URL, json=[call("list_plants")])
+    assert (answer.status_code, answer.json()["reason"]) == (400, "MESSAGE_NOT_JSON_RPC")
+    assert "one request or notification of JSON-RPC" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize("version", ["2025-11-25", "2026-07-28"])
+async def test_params_of_the_wrong_type_are_named(http: httpx2.AsyncClient, version: str) -> None:
+    body = message("tools/call", name="list_plants", arguments=["basil"], _meta=CLIENT)
+    answer = await http.post(URL, json=body, headers=MODERN | {"mcp-protocol-version": version})
+    assert answer.json()["error"]["code"] == INVALID_PARAMS
+    assert answer.json()["error"]["message"] == "params.arguments: input should be a valid dictionary"
 
 
 async def test_a_notification_is_taken(http: httpx2.AsyncClient) -> None:
