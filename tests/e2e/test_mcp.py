@@ -2,6 +2,10 @@
 
 import asyncio
 import json
+import os
+import re
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -14,7 +18,8 @@ from mcp.client.streamable_http import streamable_http_client
 from mcp_types import CallToolResult, TextContent
 
 from services.gateway.mcp.calls import REPLAYED
-from tests.support.baton import Baton, task
+from tests.e2e.test_readme import blocks
+from tests.support.baton import ROOT, Baton, task
 from tests.support.waiting import wait_until
 
 SCOPES = ("tasks:read", "tasks:write", "approvals:read", "approvals:request", "runs:read")
@@ -22,6 +27,7 @@ TOOLS = {
     "create_task", "list_tasks", "run_now", "snooze_task", "cancel_task", "route_task", "fetch_status",
     "request_approval", "list_approvals",
 }  # fmt: skip
+DOCUMENT = (ROOT / "docs" / "mcp.md").read_text()
 ECHO = {"id": "echo", "uses": "echo.test", "with": {"text": "${params.greeting}"}, "save_as": "echo"}
 
 
@@ -206,3 +212,20 @@ def test_a_revoked_token_ends(baton: Baton) -> None:
     assert baton.call("POST", "/mcp", listing, token=token["token"], Accept="application/json").status_code == 200
     assert baton.call("DELETE", f"/agents/{agent['id']}/tokens/{token['id']}").status_code == 200
     wait_until(lambda: baton.call("POST", "/mcp", listing, token=token["token"]).status_code == 401, timeout=10)
+
+
+def test_the_program_of_the_document_does_what_it_says(baton: Baton, token: str) -> None:
+    (program,) = blocks(DOCUMENT, "python")
+    environment = {**os.environ, "URL": baton.url, "BATON_TOKEN": token}
+    ran = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=60, check=True
+    )
+    assert baton.finished(ran.stdout.strip())["output"] == {"echo": {"text": "hello"}}
+
+
+async def test_the_document_lists_the_tools(baton: Baton, token: str) -> None:
+    rows = re.findall(r"^\| (`[a-z_]+`(?:, `[a-z_]+`)*) \| .* \| `([a-z:]+)` \|$", DOCUMENT, re.MULTILINE)
+    told = {name: scope for names, scope in rows for name in re.findall("[a-z_]+", names)}
+    async with opened(baton, token) as client:
+        tools = (await client.list_tools()).tools
+    assert told == {tool.name: re.findall("Scope: `(.*)`", tool.description or "")[0] for tool in tools}
