@@ -10,12 +10,23 @@ from starlette.requests import Request
 from services.chassis.config import ConfigurationError
 from services.chassis.errors import InvalidArgument, Violation
 from services.gateway.body import read_json, refuse_body
-from services.gateway.descriptors import KEY_FIELD, KEY_HEADER, MASK_FIELD, Binding, Method
+from services.gateway.descriptors import (
+    KEY_FIELD,
+    KEY_HEADER,
+    MASK_FIELD,
+    VERSION_FIELD,
+    VERSION_HEADER,
+    Binding,
+    Method,
+)
 from services.gateway.transcode.faults import Fault, Faults
 from services.gateway.transcode.parser import Parsers
 from services.gateway.transcode.query import PutTexts, fill_from_query, text_fields, text_putter
 
 _KEY = re.compile(r"[\x21-\x7e]{1,255}")
+# What weakens tags on the way, such as compression, leaves a version what it is.
+_VERSION = re.compile(r'(?:W/)?"([1-9]\d{0,17})"', re.ASCII)
+_ANY_VERSION = "*"
 _BY_PATH, _BY_BODY, _BY_KEY = "is given by the path", "is given by the body", f"is given by the {KEY_HEADER} header"
 _BY_NAMES = "is given by the names in the body"
 
@@ -25,6 +36,8 @@ FillBody = Callable[[Message, object], None]
 
 class RequestForm:
     """Where each field of a request comes from: the path, else the body, else the query; the key from its header.
+
+    The version that is to be changed may be in the body or in its header.
 
     A PATCH or PUT whose request has an `update_mask` fills it with the names in the body's object, so that null clears.
     """
@@ -63,6 +76,8 @@ class RequestForm:
             raise InvalidArgument.of(Violation(place, description) for place, description in faults)
         if self._method.takes_key:
             setattr(message, KEY_FIELD, checked_key(request.headers.get(KEY_HEADER), KEY_HEADER))
+        if self._method.takes_version:
+            _fill_version(message, request.headers.get(VERSION_HEADER, _ANY_VERSION))
         return message
 
     def _fill_from_path(self, message: Message, name: str, text: str) -> None:
@@ -145,3 +160,23 @@ def checked_key(key: object, name: str) -> str:
             violations=[Violation(name, description)],
         )
     return key
+
+
+def _fill_version(message: Message, tag: str) -> None:
+    if tag == _ANY_VERSION:
+        return
+    match = _VERSION.fullmatch(tag)
+    if match is None:
+        raise _version_fault('must be one ETag as it was answered, such as "3", or *')
+    version = int(match[1])
+    if message.HasField(VERSION_FIELD) and getattr(message, VERSION_FIELD) != version:
+        raise _version_fault(f"is not the {VERSION_FIELD} in the body: leave one of them out")
+    setattr(message, VERSION_FIELD, version)
+
+
+def _version_fault(description: str) -> InvalidArgument:
+    return InvalidArgument(
+        f"{VERSION_HEADER}: {description}",
+        reason="IF_MATCH_INVALID",
+        violations=[Violation(VERSION_HEADER, description)],
+    )

@@ -6,6 +6,7 @@ from typing import cast
 
 import orjson
 from google.api.httpbody_pb2 import HttpBody
+from google.protobuf.message import Message
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
@@ -14,7 +15,7 @@ from services.chassis.auth import TokenExchange
 from services.gateway.backends import ByteStreamCall, Metadata, UnaryCall
 from services.gateway.clients import while_connected
 from services.gateway.credentials import access_token
-from services.gateway.descriptors import Binding, Method
+from services.gateway.descriptors import VERSION_FIELD, Binding, Method
 from services.gateway.request_form import RequestForm
 from services.gateway.routes import Endpoint, Values
 from services.gateway.transcode.printer import Print, Printers
@@ -33,7 +34,9 @@ def unary_endpoint(
         message = await form.read(request, values)
         with while_connected(request):
             response, is_replay = await call(message, metadata)
-        headers = {"Idempotent-Replayed": "true"} if is_replay else None
+        headers = {"Idempotent-Replayed": "true"} if is_replay else {}
+        if method.policy.versioned:
+            headers["ETag"] = _etag(response, binding)
         return Response(orjson.dumps(to_json(response)), status, headers, "application/json")
 
     return serve
@@ -79,6 +82,11 @@ async def _metadata(method: Method, request: Request, exchange: TokenExchange) -
     if method.is_open:
         return (request_id,)
     return (request_id, ("authorization", f"Bearer {await access_token(request, exchange)}"))
+
+
+def _etag(response: Message, binding: Binding) -> str:
+    answered = getattr(response, binding.response_body) if binding.response_body else response
+    return f'"{getattr(answered, VERSION_FIELD)}"'
 
 
 def _response_printer(method: Method, binding: Binding, printers: Printers) -> Print:

@@ -3,6 +3,7 @@
 from collections.abc import Coroutine, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import partial
 
 import grpc
@@ -16,12 +17,15 @@ from baton.sessions.v1 import (
     credential_service_pb2_grpc,
     orchestrator_service_pb2,
     orchestrator_service_pb2_grpc,
+    session_service_pb2,
+    session_service_pb2_grpc,
 )
 from sqlalchemy import select
 
 from services.chassis import loops
 from services.chassis.auth import Verifier
 from services.chassis.clock import Clock, SystemClock
+from services.chassis.config import ConfigurationError
 from services.chassis.database import Database
 from services.chassis.egress import allowed
 from services.chassis.egress.guard import Guard
@@ -35,6 +39,7 @@ from services.chassis.policy import policies
 from services.chassis.relay import Relay, to_inbox, to_own
 from services.chassis.server import create_server
 from services.sessions.config import Settings
+from services.sessions.expiry import SessionExpiry
 from services.sessions.keys import ensure_audit_key, ensure_keys
 from services.sessions.last_used import LastUsed
 from services.sessions.operations.audit import take_actions
@@ -44,9 +49,11 @@ from services.sessions.servicer.audit import AuditServicer
 from services.sessions.servicer.auth import AuthServicer
 from services.sessions.servicer.credential import CredentialServicer
 from services.sessions.servicer.orchestrator import OrchestratorServicer
+from services.sessions.servicer.session import SessionServicer
 from services.sessions.store import tables
 
 SCHEMA = "sessions"
+_MAX_RETENTION_DAYS = 36_500
 
 
 @dataclass(frozen=True)
@@ -58,6 +65,7 @@ class Service:
     idempotency: Idempotency
     last_used: LastUsed
     pruning: Pruning
+    session_expiry: SessionExpiry
     audit_relay: Relay
     told_relays: Mapping[str, Relay]
     """What the tasks service is told of, by topic; empty when it is not named."""
@@ -78,6 +86,7 @@ class Service:
             loops.forever("idempotency", self.idempotency.forget_expired, timeout=30),
             loops.forever("tokens-used", self.last_used.write, timeout=30),
             loops.forever("tokens-ended", self.pruning.step, timeout=30),
+            loops.forever("session-expiry", self.session_expiry.step, timeout=30),
         ]
 
     async def close(self) -> None:
@@ -106,6 +115,7 @@ def build(settings: Settings, clock: Clock | None = None) -> Service:
         credential_service_pb2.DESCRIPTOR,
         orchestrator_service_pb2.DESCRIPTOR,
         audit_service_pb2.DESCRIPTOR,
+        session_service_pb2.DESCRIPTOR,
         inbox_service_pb2.DESCRIPTOR,
     )
     server = create_server(policies(contract), Verifier(settings.jwks_file, clock or SystemClock()))
@@ -122,6 +132,10 @@ def build(settings: Settings, clock: Clock | None = None) -> Service:
     audit_service_pb2_grpc.add_AuditServiceServicer_to_server(
         AuditServicer(database, idempotency, cursors, audit_key), server
     )
+    retention = _retention(settings.session_retention_days)
+    session_service_pb2_grpc.add_SessionServiceServicer_to_server(
+        SessionServicer(database, idempotency, cursors, retention), server
+    )
     take_audit = partial(take_actions, key=audit_key)
     inbox_service_pb2_grpc.add_InboxServiceServicer_to_server(InboxServicer(database, {AUDIT: take_audit}), server)
     peers, told_relays = None, {}
@@ -135,7 +149,14 @@ def build(settings: Settings, clock: Clock | None = None) -> Service:
         idempotency=idempotency,
         last_used=last_used,
         pruning=Pruning(database),
+        session_expiry=SessionExpiry(database, retention),
         audit_relay=Relay(database, tables.outbox, AUDIT, to_own(database, take_audit, SCHEMA)),
         told_relays=told_relays,
         peers=peers,
     )
+
+
+def _retention(days: int) -> timedelta | None:
+    if not 0 <= days <= _MAX_RETENTION_DAYS:
+        raise ConfigurationError(f"SESSION_RETENTION_DAYS is {days}: use 0 to {_MAX_RETENTION_DAYS}")
+    return timedelta(days=days) if days else None

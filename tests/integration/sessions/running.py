@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any
 
 from baton.api.v1.auth_service_pb2 import ExchangeTokenRequest
@@ -11,6 +12,7 @@ from baton.sessions.v1.agent_service_pb2 import CreateAgentRequest, CreateTokenR
 from baton.sessions.v1.agent_service_pb2_grpc import AgentServiceStub
 from baton.sessions.v1.credential_service_pb2_grpc import CredentialServiceStub
 from baton.sessions.v1.orchestrator_service_pb2_grpc import OrchestratorServiceStub
+from baton.sessions.v1.session_service_pb2_grpc import SessionServiceStub
 from grpc.aio import Channel
 from sqlalchemy import Table, func, select
 
@@ -55,6 +57,13 @@ class Sessions:
 
     def credentials(self, scopes: Iterable[str] = ("admin",), agent_id: str | None = None) -> CredentialServiceStub:
         return CredentialServiceStub(self.channel(self.signer.token(scopes, agent_id=agent_id)))
+
+    def lifecycle(self, agent_id: str | None = None, *scopes: str) -> SessionServiceStub:
+        """Somebody who, by default, reads and writes sessions; no administrator."""
+        held = scopes or ("sessions:read", "sessions:write")
+        # Some sessions last longer than a token of a day.
+        expires_at = self.clock.now() + timedelta(days=4000)
+        return SessionServiceStub(self.channel(self.signer.token(held, agent_id=agent_id, expires_at=expires_at)))
 
     def anybody(self) -> CredentialServiceStub:
         """Somebody who sends no token."""

@@ -9,9 +9,11 @@ from baton.api.v1 import annotations_pb2
 from baton.sessions.v1 import agent_service_pb2 as messages
 from baton.sessions.v1 import credential_service_pb2 as credentials
 from baton.sessions.v1 import orchestrator_service_pb2 as orchestration
+from baton.sessions.v1 import session_service_pb2 as lifecycle
 from baton.sessions.v1.agent_service_pb2_grpc import AgentServiceStub
 from baton.sessions.v1.credential_service_pb2_grpc import CredentialServiceStub
 from baton.sessions.v1.orchestrator_service_pb2_grpc import OrchestratorServiceStub
+from baton.sessions.v1.session_service_pb2_grpc import SessionServiceStub
 from grpc.aio import Channel
 from joserfc.jwk import OKPKey
 
@@ -40,15 +42,28 @@ METHODS = [
     ("GetOrchestrator", orchestration.GetOrchestratorRequest(), "agents:read"),
     ("ResetContext", orchestration.ResetContextRequest(), "agents:admin"),
     ("EnsureOrchestrator", orchestration.EnsureOrchestratorRequest(scopes=["tasks:read"]), "agents:admin"),
+    ("CreateSession", lifecycle.CreateSessionRequest(agent_role="planner"), "sessions:write"),
+    ("ListSessions", lifecycle.ListSessionsRequest(), "sessions:read"),
+    ("ListActiveSessions", lifecycle.ListActiveSessionsRequest(), "sessions:read"),
+    ("GetSession", lifecycle.GetSessionRequest(session_id=ID), "sessions:read"),
+    ("UpdateSession", lifecycle.UpdateSessionRequest(session_id=ID), "sessions:write"),
+    (
+        "SendSessionEvent",
+        lifecycle.SendSessionEventRequest(session_id=ID, event="SESSION_EVENT_FAIL"),
+        "sessions:write",
+    ),
+    ("HeartbeatSession", lifecycle.HeartbeatSessionRequest(session_id=ID), "sessions:write"),
+    ("ListSessionTransitions", lifecycle.ListSessionTransitionsRequest(session_id=ID), "sessions:read"),
 ]
 PUBLIC = {"ObtainToken", "RefreshToken", "SurrenderToken"}
-SERVICES = (messages.DESCRIPTOR, credentials.DESCRIPTOR, orchestration.DESCRIPTOR)
+SERVICES = (messages.DESCRIPTOR, credentials.DESCRIPTOR, orchestration.DESCRIPTOR, lifecycle.DESCRIPTOR)
 every_method = pytest.mark.parametrize(("method", "request_message", "scope"), METHODS)
 
 
 def method_of(channel: Channel, method: str) -> Any:
     """A method of whichever service has it."""
-    stubs = (AgentServiceStub(channel), CredentialServiceStub(channel), OrchestratorServiceStub(channel))
+    kinds = (AgentServiceStub, CredentialServiceStub, OrchestratorServiceStub, SessionServiceStub)
+    stubs = [kind(channel) for kind in kinds]
     return next(getattr(stub, method) for stub in stubs if hasattr(stub, method))
 
 
