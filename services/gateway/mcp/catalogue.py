@@ -1,12 +1,13 @@
 """The tools that contracts declare."""
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import mcp_types
 from baton.api.v1 import annotations_pb2
+from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message import Message
 
 from services.chassis.config import ConfigurationError
@@ -39,9 +40,11 @@ def catalogue_of(
     methods: Iterable[Method], comments: Mapping[str, str], open_call: OpenCall, parsers: Parsers, printers: Printers
 ) -> dict[str, Tool]:
     """The tools among `methods`, by name. Raises ConfigurationError for one that cannot be served."""
+    methods = list(methods)
+    _check_routes({method.descriptor for method in methods})
     tools: dict[str, Tool] = {}
     for method in methods:
-        name = method.descriptor.GetOptions().Extensions[annotations_pb2.mcp_tool].name
+        name = _name(method.descriptor)
         if not name:
             continue
         if name in tools:
@@ -57,6 +60,20 @@ def catalogue_of(
             _printer(method, binding, printers),
         )
     return tools
+
+
+def _name(descriptor: MethodDescriptor) -> str:
+    """The name of the tool that a method is, empty for none."""
+    return descriptor.GetOptions().Extensions[annotations_pb2.mcp_tool].name
+
+
+def _check_routes(served: Collection[MethodDescriptor]) -> None:
+    for service in {descriptor.containing_service for descriptor in served}:
+        for descriptor in service.methods:
+            if _name(descriptor) and descriptor not in served:
+                raise ConfigurationError(
+                    f"{descriptor.full_name} is a tool, and has no route over REST, which gives it its answer"
+                )
 
 
 def _check(name: str, method: Method, binding: Binding) -> None:

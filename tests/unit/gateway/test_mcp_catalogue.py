@@ -79,8 +79,11 @@ async def test_arguments_are_the_fields_of_the_request(garden: Garden) -> None:
     assert "update_mask" not in bed
 
 
-def method(name: str = "sow", **output: Any) -> Method:
-    """A method that is the tool `name`, made up at run time; `output` describes the one field of its answer."""
+def method(name: str = "sow", beside: str = "", **output: Any) -> Method:
+    """A method that is the tool `name`, made up at run time; `output` describes the one field of its answer.
+
+    In its service there is another without a route, which is the tool `beside`.
+    """
     number = method.made = getattr(method, "made", 0) + 1  # type: ignore[attr-defined]
     file = descriptor_pb2.FileDescriptorProto(name=f"field{number}.proto", package=f"field{number}", syntax="proto3")
     asked = file.message_type.add(name="Asked")
@@ -91,6 +94,9 @@ def method(name: str = "sow", **output: Any) -> Method:
     )
     sow.options.Extensions[annotations_pb2.mcp_tool].name = name
     sow.options.Extensions[http_annotations_pb2.http].post = "/fields"
+    if beside:
+        plough = file.service[0].method.add(name="Plough", input_type=sow.input_type, output_type=sow.output_type)
+        plough.options.Extensions[annotations_pb2.mcp_tool].name = beside
     pool = descriptor_pool.Default()  # type: ignore[no-untyped-call]
     pool.AddSerializedFile(file.SerializeToString())
     descriptor = pool.FindServiceByName(f"field{number}.FieldService").methods_by_name["Sow"]
@@ -107,6 +113,7 @@ def method(name: str = "sow", **output: Any) -> Method:
         (lambda: [method(label=3)], "its answer must be an object"),
         (lambda: [method(type=5)], "its answer must be an object"),
         (lambda: [method(asks="idempotency_key")], "which tools have for its key"),
+        (lambda: [method(beside="plough")], "has no route"),
     ],
 )
 async def test_what_cannot_be_a_tool_is_refused_at_the_start(methods: Callable[[], list[Method]], why: str) -> None:
