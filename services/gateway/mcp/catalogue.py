@@ -79,7 +79,7 @@ def _check_routes(served: Collection[MethodDescriptor]) -> None:
 def _check(name: str, method: Method, binding: Binding) -> None:
     if not _NAME.fullmatch(name):
         raise ConfigurationError(f"{method.path} is the tool {name!r}: use 1 to 64 of a to z, 0 to 9 and _")
-    if method.streams_bytes:
+    if method.descriptor.server_streaming:
         raise ConfigurationError(f"{method.path} is the tool {name!r}, and streams: a tool has one answer")
     if not binding.response_body:
         return

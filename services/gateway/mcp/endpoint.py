@@ -81,6 +81,7 @@ def _server(tools: Mapping[str, Tool], version: str) -> Server:
         version=version,
         title="Baton",
         instructions=_INSTRUCTIONS,
+        # Else it would make the whole list for every call.
         get_tool_input_schema=input_schema,
         on_list_tools=list_tools,
         on_call_tool=call_tool,

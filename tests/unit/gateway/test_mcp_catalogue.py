@@ -79,7 +79,7 @@ async def test_arguments_are_the_fields_of_the_request(garden: Garden) -> None:
     assert "update_mask" not in bed
 
 
-def method(name: str = "sow", beside: str = "", **output: Any) -> Method:
+def method(name: str = "sow", beside: str = "", streams: bool = False, **output: Any) -> Method:
     """A method that is the tool `name`, made up at run time; `output` describes the one field of its answer.
 
     In its service there is another without a route, which is the tool `beside`.
@@ -92,6 +92,7 @@ def method(name: str = "sow", beside: str = "", **output: Any) -> Method:
     sow = file.service.add(name="FieldService").method.add(
         name="Sow", input_type=f".field{number}.Asked", output_type=f".field{number}.Answered"
     )
+    sow.server_streaming = streams
     sow.options.Extensions[annotations_pb2.mcp_tool].name = name
     sow.options.Extensions[http_annotations_pb2.http].post = "/fields"
     if beside:
@@ -110,6 +111,7 @@ def method(name: str = "sow", beside: str = "", **output: Any) -> Method:
         (lambda: [method("sow"), method("sow")], "so is another method"),
         (lambda: [method("Sow!")], "use 1 to 64 of a to z"),
         (lambda: [method("s" * 65)], "use 1 to 64 of a to z"),
+        (lambda: [method(streams=True)], "a tool has one answer"),
         (lambda: [method(label=3)], "its answer must be an object"),
         (lambda: [method(type=5)], "its answer must be an object"),
         (lambda: [method(asks="idempotency_key")], "which tools have for its key"),
