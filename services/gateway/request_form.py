@@ -75,7 +75,7 @@ class RequestForm:
         if faults:
             raise InvalidArgument.of(Violation(place, description) for place, description in faults)
         if self._method.takes_key:
-            setattr(message, KEY_FIELD, _key(request))
+            setattr(message, KEY_FIELD, checked_key(request.headers.get(KEY_HEADER), KEY_HEADER))
         if self._method.takes_version:
             _fill_version(message, request.headers.get(VERSION_HEADER, _ANY_VERSION))
         return message
@@ -148,16 +148,16 @@ def _faults(step: Callable[..., None], *arguments: object) -> list[Fault]:
     return []
 
 
-def _key(request: Request) -> str:
-    key = request.headers.get(KEY_HEADER)
+def checked_key(key: object, name: str) -> str:
+    """The key of a request, empty for none; its caller knows it by `name`. Raises `IDEMPOTENCY_KEY_INVALID`."""
     if key is None:
         return ""
-    if not _KEY.fullmatch(key):
+    if not isinstance(key, str) or not _KEY.fullmatch(key):
         description = "must be 1 to 255 visible ASCII characters"
         raise InvalidArgument(
-            f"{KEY_HEADER}: {description}",
+            f"{name}: {description}",
             reason="IDEMPOTENCY_KEY_INVALID",
-            violations=[Violation(KEY_HEADER, description)],
+            violations=[Violation(name, description)],
         )
     return key
 
