@@ -21,7 +21,6 @@ from services.tasks.store import tables
 from services.tasks.tool_servers_file import ToolServersFile, read
 from tests.integration.tasks.audits import audited_changes
 from tests.integration.tasks.running import Tasks, one_engine
-from tests.integration.tasks.test_tool_servers import 
 from tests.integration.tasks.tool_servers import STDIO, offer, register
 
 SERVERS = """
