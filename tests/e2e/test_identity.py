@@ -1,4 +1,4 @@
-"""Agents and their tokens over REST, as clients of the earlier scheduler have them, and what other services make of it."""
+"""Agents and their tokens over REST, as earlier clients have them, and what other services make of them."""
 
 import time
 from typing import Any
@@ -152,3 +152,5 @@ def test_there_is_one_orchestrator(baton: Baton) -> None:
     again = baton.call("POST", "/orchestrator", {"scopes": ["agents:read"], "name": "other"}).json()
     assert again == {"orchestrator": first["orchestrator"], "created": False}
     assert baton.get("/orchestrator") == baton.get("/get_orchestrator") == {"orchestrator": first["orchestrator"]}
+    assert baton.call("POST", "/reset_context").json()["orchestrator"]["session_id"] is None
+    assert first["orchestrator"]["id"] in [one["id"] for one in baton.get("/list_agents?limit=200")["items"]]

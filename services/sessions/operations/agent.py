@@ -88,7 +88,7 @@ def ensure_agent(connection: Connection, *, agent_id: str, name: str, scopes: Se
     assert present is not None, "who is looked for at the start is not archived meanwhile"
     if present.scopes == wanted:
         return present
-    return _save(
+    return save_change(
         connection,
         present,
         replace(present, scopes=wanted),
@@ -137,7 +137,9 @@ def update_agent(
     scope_rules.check_known(changes.get("scopes", ()))
     after = replace(before, **_settled(before, changes))
     _check_change(connection, before, after, guard, caller)
-    return _save(connection, before, after, clock, action="agent.update", actor=caller.agent_id, request_id=request_id)
+    return save_change(
+        connection, before, after, clock, action="agent.update", actor=caller.agent_id, request_id=request_id
+    )
 
 
 def set_status(
@@ -154,7 +156,7 @@ def set_status(
     check_speaks_for(caller, agent_id)
     before = lock_live_agent(connection, agent_id)
     _check_status(before, status)
-    return _save(
+    return save_change(
         connection,
         before,
         replace(before, status=status),
@@ -191,7 +193,39 @@ def archive_agent(
     token_store.revoke_all(connection, agent_id, revoked_at=now)
     secret_store.drop_secret(connection, agent_id=agent_id)
     after = replace(before, archived_at=now)
-    return _save(connection, before, after, clock, action="agent.archive", actor=caller.agent_id, request_id=request_id)
+    return save_change(
+        connection, before, after, clock, action="agent.archive", actor=caller.agent_id, request_id=request_id
+    )
+
+
+def save_change(
+    connection: Connection,
+    before: Agent,
+    after: Agent,
+    clock: Clock,
+    *,
+    action: str,
+    actor: str,
+    note: str = "",
+    request_id: str = "",
+) -> Agent:
+    """Stores and audits what has been changed of a locked agent, if anything has. Raises AgentNameTaken."""
+    if after == before:
+        return before
+    after = replace(after, updated_at=clock.now(), version=before.version + 1)
+    if not store.save(connection, after):
+        raise AgentNameTaken(after.name)
+    audit_change(
+        connection,
+        clock,
+        action=action,
+        actor=actor,
+        before=before,
+        after=after,
+        note=note,
+        request_id=request_id,
+    )
+    return after
 
 
 def _locked(connection: Connection, agent_id: str) -> Agent:
@@ -248,33 +282,3 @@ def _check_expendable(agent_id: str, caller: Caller) -> None:
     if agent_id == caller.agent_id:
         description = "is the caller itself, which cannot be deleted: let another agent do it"
         raise InvalidArgument.of([Violation("agent_id", description)])
-
-
-def _save(
-    connection: Connection,
-    before: Agent,
-    after: Agent,
-    clock: Clock,
-    *,
-    action: str,
-    actor: str,
-    note: str = "",
-    request_id: str = "",
-) -> Agent:
-    """Stores and audits what has been changed of a locked agent, if anything has. Raises AgentNameTaken."""
-    if after == before:
-        return before
-    after = replace(after, updated_at=clock.now(), version=before.version + 1)
-    if not store.save(connection, after):
-        raise AgentNameTaken(after.name)
-    audit_change(
-        connection,
-        clock,
-        action=action,
-        actor=actor,
-        before=before,
-        after=after,
-        note=note,
-        request_id=request_id,
-    )
-    return after

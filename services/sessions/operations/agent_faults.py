@@ -13,6 +13,8 @@ from services.chassis.errors import InvalidArgument, Violation
 from services.sessions.store import agent as store
 
 MAX_METADATA_BYTES = 16 * 1024
+MAX_METADATA_DEPTH = 20
+"""So that a list of agents can be read by everybody: protobuf reads no more than 100 messages inside one another."""
 _NOT_THE_ORCHESTRATOR = "is not the orchestrator, or is archived: use the id that GET /orchestrator answers"
 
 
@@ -44,10 +46,20 @@ def _url_faults(url: str, guard: Guard) -> list[Violation]:
 
 
 def _metadata_faults(metadata: Mapping[str, Any]) -> list[Violation]:
+    if _is_deeper(metadata, MAX_METADATA_DEPTH):
+        return [Violation("metadata", f"is nested deeper than {MAX_METADATA_DEPTH} levels")]
     size = len(orjson.dumps(metadata))
     if size <= MAX_METADATA_BYTES:
         return []
     return [Violation("metadata", f"would be {size} bytes as JSON, at most {MAX_METADATA_BYTES} are allowed")]
+
+
+def _is_deeper(value: Any, levels: int) -> bool:
+    """Whether objects and lists are inside one another more than so many times."""
+    if not isinstance(value, Mapping | list):
+        return False
+    inner = value.values() if isinstance(value, Mapping) else value
+    return levels == 0 or any(_is_deeper(item, levels - 1) for item in inner)
 
 
 def _orchestrator_faults(connection: Connection, orchestrator_id: str, agent_id: str) -> list[Violation]:

@@ -9,7 +9,7 @@ from services.chassis.clock import Clock
 from services.chassis.egress.guard import Guard
 from services.sessions.errors import AgentNameTaken, OrchestratorNotFound
 from services.sessions.models.agent import Agent, NewAgent
-from services.sessions.operations.agent import audit_creation, wanted_agent
+from services.sessions.operations.agent import audit_creation, lock_live_agent, save_change, wanted_agent
 from services.sessions.store import agent as store
 
 
@@ -36,3 +36,17 @@ def ensure_orchestrator(
     if present is None:
         raise AgentNameTaken(new.name)
     return present, False
+
+
+def reset_context(connection: Connection, caller: Caller, clock: Clock, *, request_id: str = "") -> Agent:
+    """The orchestrator, whose own program is in no session any more. Raises OrchestratorNotFound."""
+    before = lock_live_agent(connection, get_orchestrator(connection).id)
+    return save_change(
+        connection,
+        before,
+        replace(before, session_id=None),
+        clock,
+        action="agent.reset_context",
+        actor=caller.agent_id,
+        request_id=request_id,
+    )

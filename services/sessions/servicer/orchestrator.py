@@ -44,3 +44,12 @@ class OrchestratorServicer(rpc.OrchestratorServiceServicer):
             return pb.EnsureOrchestratorResponse(orchestrator=convert.agent_message(agent), created=created)
 
         return await self._idempotency.once(request, pb.EnsureOrchestratorResponse, ensure)
+
+    async def ResetContext(self, request: pb.ResetContextRequest, context: _Context) -> pb.ResetContextResponse:
+        resetter = caller()
+
+        def reset(connection: Connection, clock: Clock) -> pb.ResetContextResponse:
+            agent = operations.reset_context(connection, resetter, clock, request_id=request.request_id)
+            return pb.ResetContextResponse(orchestrator=convert.agent_message(agent))
+
+        return await self._idempotency.once(request, pb.ResetContextResponse, reset)

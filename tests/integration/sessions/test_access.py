@@ -38,6 +38,7 @@ METHODS = [
     ("RevokeToken", messages.RevokeTokenRequest(agent_id=ID, token_id=ID), "agents:admin"),
     ("CreateCredentials", credentials.CreateCredentialsRequest(agent_id=ID), "agents:admin"),
     ("GetOrchestrator", orchestration.GetOrchestratorRequest(), "agents:read"),
+    ("ResetContext", orchestration.ResetContextRequest(), "agents:admin"),
     ("EnsureOrchestrator", orchestration.EnsureOrchestratorRequest(scopes=["tasks:read"]), "agents:admin"),
 ]
 PUBLIC = {"ObtainToken", "RefreshToken", "SurrenderToken"}

@@ -157,6 +157,16 @@ async def test_metadata_has_a_limit_that_counts_what_would_be_kept(sessions: Ses
     assert list(from_struct(after.metadata)) == ["b"]
 
 
+async def test_metadata_is_nested_no_deeper_than_a_list_of_agents_can_be_read(sessions: Sessions) -> None:
+    deepest = {"a": [[[[[[[[[[[[[[[[[[["end"]]]]]]]]]]]]]]]]]]]}
+    agent = await sessions.agent(metadata=to_struct(deepest))
+    assert from_struct((await read(sessions, agent.id)).metadata) == deepest
+    for deeper in ({"a": deepest}, {"a": [deepest["a"]]}):
+        with pytest.raises(InvalidArgument, match="deeper than 20 levels") as refused:
+            await update(sessions, agent.id, metadata=to_struct(deeper))
+        assert [violation.field for violation in refused.value.violations] == ["metadata"]
+
+
 BAD_URLS = [
     "http://example.com/hook",
     "https://127.0.0.1/hook",

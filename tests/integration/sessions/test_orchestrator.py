@@ -9,6 +9,7 @@ from baton.sessions.v1.orchestrator_service_pb2 import (
     EnsureOrchestratorRequest,
     EnsureOrchestratorResponse,
     GetOrchestratorRequest,
+    ResetContextRequest,
 )
 from google.protobuf.field_mask_pb2 import FieldMask
 from sqlalchemy import Connection, insert
@@ -134,3 +135,23 @@ async def test_agents_do_not_begin_to_work_for_an_archived_one(sessions: Session
     # Those that do can still be changed.
     changed = await admin.UpdateAgent(UpdateAgentRequest(agent_id=agent.id, model="x"))
     assert changed.agent.orchestrator_agent_id == boss.id
+
+
+async def test_its_session_is_cleared(sessions: Sessions) -> None:
+    caller = sessions.orchestration(["agents:admin"], agent_id=new_id())
+    with pytest.raises(NotFound) as refused:
+        await caller.ResetContext(ResetContextRequest())
+    assert refused.value.reason == "ORCHESTRATOR_NOT_FOUND"
+    boss = (await ensured(sessions, model="large")).orchestrator
+    admin = sessions.caller(["admin"])
+    await admin.UpdateAgent(UpdateAgentRequest(agent_id=boss.id, session_id="cli-1"))
+    request = ResetContextRequest(request_id="key")
+    reset = await caller.ResetContext(request)
+    assert not reset.orchestrator.HasField("session_id")
+    assert reset.orchestrator.model == "large"
+    entry = (await sessions.audited())[-1]
+    assert (entry["action"], entry["before"]) == ("agent.reset_context", {"session_id": "cli-1"})
+    await admin.UpdateAgent(UpdateAgentRequest(agent_id=boss.id, session_id="cli-2"))
+    # The same request again has had its effect.
+    assert await caller.ResetContext(request) == reset
+    assert (await ensured(sessions)).orchestrator.session_id == "cli-2"
