@@ -16,7 +16,7 @@ from services.chassis.answers import DELETE_BATCH, Answers, Asked
 from services.chassis.clock import Clock
 from services.chassis.database import Database, Work
 from services.chassis.errors import Aborted, ServiceError
-from services.chassis.group_commit import GroupCommit
+from services.chassis.group_commit import MAX_GROUP, GroupCommit
 
 _Q = TypeVar("_Q")
 _R = TypeVar("_R", bound=Message)
@@ -76,9 +76,11 @@ class Idempotency:
             raise answer
         return None if answer is None else _marked((response_type.FromString(answer), True))
 
-    def grouped(self, response_type: type[_R], effect: GroupEffect[_Q, _R]) -> "GroupedOnce[_Q, _R]":
-        """Like `once`, for a method whose concurrent calls share their transactions."""
-        return GroupedOnce(self._database, self._answers, response_type, effect)
+    def grouped(
+        self, response_type: type[_R], effect: GroupEffect[_Q, _R], at_most: int = MAX_GROUP
+    ) -> "GroupedOnce[_Q, _R]":
+        """Like `once`, for a method whose concurrent calls, up to `at_most`, share their transactions."""
+        return GroupedOnce(self._database, self._answers, response_type, effect, at_most)
 
     async def forget_expired(self) -> float:
         """Deletes answers past their time, a thousand at once; a step for `loops.forever`."""
@@ -90,13 +92,18 @@ class GroupedOnce(Generic[_Q, _R]):
     """One method's calls, of which those that come together are one transaction."""
 
     def __init__(
-        self, database: Database, answers: Answers, response_type: type[_R], effect: GroupEffect[_Q, _R]
+        self,
+        database: Database,
+        answers: Answers,
+        response_type: type[_R],
+        effect: GroupEffect[_Q, _R],
+        at_most: int,
     ) -> None:
         self._database = database
         self._answers = answers
         self._response_type = response_type
         self._effect = effect
-        self._group: GroupCommit[tuple[Asked | None, _Q], _Done[_R]] = GroupCommit(self._transact)
+        self._group: GroupCommit[tuple[Asked | None, _Q], _Done[_R]] = GroupCommit(self._transact, at_most)
 
     async def once(self, request: Message, item: _Q) -> _R:
         """The effect's response for `item`, or the one that the key of `request` had before. Raises as `once`."""

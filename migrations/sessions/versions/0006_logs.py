@@ -153,6 +153,7 @@ def _create_prompts() -> None:
         op.create_index(f"ix_prompts_{column}", table, [column, "id"])
     _create_partial_index(table, "agent_id", "id", "agent_id IS NOT NULL")
     _create_partial_index(table, "session_id", "id", "session_id <> ''")
+    op.create_index("ix_prompts_timestamp", table, ["timestamp"])
 
 
 def _create_partial_index(table: str, column: str, order: str, condition: str) -> None:

@@ -12,7 +12,6 @@ from sqlalchemy import (
     String,
     Table,
     Text,
-    TextClause,
     false,
     text,
 )
@@ -198,9 +197,9 @@ agent_log_heads = Table(
 )
 
 
-def _where(condition: str) -> dict[str, TextClause]:
-    """The rows that a partial index is for."""
-    return {"postgresql_where": text(condition), "sqlite_where": text(condition)}
+def _index_where(condition: str, name: str, *columns: str) -> Index:
+    """An index of some rows only."""
+    return Index(name, *columns, postgresql_where=text(condition), sqlite_where=text(condition))
 
 
 # That the agent is there is known from `agent_log_heads`: a foreign key would look for it again for every entry.
@@ -229,9 +228,9 @@ agent_logs = Table(
     Index("ix_agent_logs_agent_id", "agent_id", "position"),
     Index("ix_agent_logs_event_category", "agent_id", "event_category", "position"),
     Index("ix_agent_logs_event_type", "agent_id", "event_type", "position"),
-    Index("ix_agent_logs_session_id", "session_id", "position", **_where("session_id <> ''")),
-    Index("ix_agent_logs_task_slug", "task_slug", "position", **_where("task_slug <> ''")),
-    Index("ix_agent_logs_workflow_id", "workflow_id", "position", **_where("workflow_id IS NOT NULL")),
+    _index_where("session_id <> ''", "ix_agent_logs_session_id", "session_id", "position"),
+    _index_where("task_slug <> ''", "ix_agent_logs_task_slug", "task_slug", "position"),
+    _index_where("workflow_id IS NOT NULL", "ix_agent_logs_workflow_id", "workflow_id", "position"),
     # Which position a time is at.
     Index("ix_agent_logs_recorded_at", "recorded_at", "position"),
 )
@@ -255,7 +254,7 @@ system_logs = Table(
     # One for each filter, newest first.
     Index("ix_system_logs_level", "level", "position"),
     Index("ix_system_logs_agent_id", "agent_id", "position"),
-    Index("ix_system_logs_workflow_id", "workflow_id", "position", **_where("workflow_id IS NOT NULL")),
+    _index_where("workflow_id IS NOT NULL", "ix_system_logs_workflow_id", "workflow_id", "position"),
     # Which position a time is at.
     Index("ix_system_logs_recorded_at", "recorded_at", "position"),
 )
@@ -280,7 +279,7 @@ chat_messages = Table(
     CheckConstraint("(sender_type = 'agent' OR receiver_type = 'agent') = (agent_id IS NOT NULL)", name="agent_id"),
     # One for each filter, newest first.
     Index("ix_chat_messages_orchestrator_agent_id", "orchestrator_agent_id", "position"),
-    Index("ix_chat_messages_agent_id", "agent_id", "position", **_where("agent_id IS NOT NULL")),
+    _index_where("agent_id IS NOT NULL", "ix_chat_messages_agent_id", "agent_id", "position"),
     Index("ix_chat_messages_sender_type", "sender_type", "position"),
     Index("ix_chat_messages_receiver_type", "receiver_type", "position"),
     # Which position a time is at.
@@ -301,8 +300,9 @@ prompts = Table(
     Column("timestamp", Timestamp, nullable=False),
     CheckConstraint("author IN ('engineer', 'orchestrator_agent')", name="author"),
     # One for each filter, newest first.
-    Index("ix_prompts_agent_id", "agent_id", "id", **_where("agent_id IS NOT NULL")),
+    _index_where("agent_id IS NOT NULL", "ix_prompts_agent_id", "agent_id", "id"),
     Index("ix_prompts_author", "author", "id"),
     Index("ix_prompts_task_slug", "task_slug", "id"),
-    Index("ix_prompts_session_id", "session_id", "id", **_where("session_id <> ''")),
+    _index_where("session_id <> ''", "ix_prompts_session_id", "session_id", "id"),
+    Index("ix_prompts_timestamp", "timestamp"),
 )

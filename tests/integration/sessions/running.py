@@ -9,8 +9,12 @@ from baton.api.v1.auth_service_pb2_grpc import AuthServiceStub
 from baton.sessions.v1.agent_pb2 import Agent
 from baton.sessions.v1.agent_service_pb2 import CreateAgentRequest, CreateTokenRequest, CreateTokenResponse
 from baton.sessions.v1.agent_service_pb2_grpc import AgentServiceStub
+from baton.sessions.v1.chat_service_pb2_grpc import ChatServiceStub
 from baton.sessions.v1.credential_service_pb2_grpc import CredentialServiceStub
+from baton.sessions.v1.feed_service_pb2_grpc import FeedServiceStub
+from baton.sessions.v1.log_service_pb2_grpc import LogServiceStub
 from baton.sessions.v1.orchestrator_service_pb2_grpc import OrchestratorServiceStub
+from baton.sessions.v1.prompt_service_pb2_grpc import PromptServiceStub
 from grpc.aio import Channel
 from sqlalchemy import Table, func, select
 
@@ -55,6 +59,18 @@ class Sessions:
 
     def credentials(self, scopes: Iterable[str] = ("admin",), agent_id: str | None = None) -> CredentialServiceStub:
         return CredentialServiceStub(self.channel(self.signer.token(scopes, agent_id=agent_id)))
+
+    def logs(self, scopes: Iterable[str] = ("admin",), agent_id: str | None = None) -> LogServiceStub:
+        return LogServiceStub(self.channel(self.signer.token(scopes, agent_id=agent_id)))
+
+    def prompts(self, scopes: Iterable[str] = ("admin",), agent_id: str | None = None) -> PromptServiceStub:
+        return PromptServiceStub(self.channel(self.signer.token(scopes, agent_id=agent_id)))
+
+    def chat(self, scopes: Iterable[str] = ("admin",), agent_id: str | None = None) -> ChatServiceStub:
+        return ChatServiceStub(self.channel(self.signer.token(scopes, agent_id=agent_id)))
+
+    def feed(self, scopes: Iterable[str] = ("admin",), agent_id: str | None = None) -> FeedServiceStub:
+        return FeedServiceStub(self.channel(self.signer.token(scopes, agent_id=agent_id)))
 
     def anybody(self) -> CredentialServiceStub:
         """Somebody who sends no token."""
