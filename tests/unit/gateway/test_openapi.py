@@ -46,6 +46,7 @@ def test_every_rule_of_a_contract_is_a_path(document: Any) -> None:
         ("/beds/{id}", "put"),
         ("/beds/{id}/", "patch"),
         ("/plants.csv", "get"),
+        ("/plants:watch", "get"),
         ("/seeds", "post"),
         ("/gate", "post"),
     }
