@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any
 
 from baton.api.v1.auth_service_pb2 import ExchangeTokenRequest
@@ -50,27 +51,31 @@ class Sessions:
         self.channels.append(channel)
         return channel
 
+    def _channel_of(self, scopes: Iterable[str], agent_id: str | None) -> Channel:
+        expires_at = self.clock.now() + timedelta(days=1)
+        return self.channel(self.signer.token(scopes, agent_id=agent_id, expires_at=expires_at))
+
     def caller(self, scopes: Iterable[str], agent_id: str | None = None) -> AgentServiceStub:
         """Somebody who holds `scopes` and calls the service."""
-        return AgentServiceStub(self.channel(self.signer.token(scopes, agent_id=agent_id)))
+        return AgentServiceStub(self._channel_of(scopes, agent_id))
 
     def orchestration(self, scopes: Iterable[str], agent_id: str | None = None) -> OrchestratorServiceStub:
-        return OrchestratorServiceStub(self.channel(self.signer.token(scopes, agent_id=agent_id)))
+        return OrchestratorServiceStub(self._channel_of(scopes, agent_id))
 
     def credentials(self, scopes: Iterable[str] = ("admin",), agent_id: str | None = None) -> CredentialServiceStub:
-        return CredentialServiceStub(self.channel(self.signer.token(scopes, agent_id=agent_id)))
+        return CredentialServiceStub(self._channel_of(scopes, agent_id))
 
     def logs(self, scopes: Iterable[str] = ("admin",), agent_id: str | None = None) -> LogServiceStub:
-        return LogServiceStub(self.channel(self.signer.token(scopes, agent_id=agent_id)))
+        return LogServiceStub(self._channel_of(scopes, agent_id))
 
     def prompts(self, scopes: Iterable[str] = ("admin",), agent_id: str | None = None) -> PromptServiceStub:
-        return PromptServiceStub(self.channel(self.signer.token(scopes, agent_id=agent_id)))
+        return PromptServiceStub(self._channel_of(scopes, agent_id))
 
     def chat(self, scopes: Iterable[str] = ("admin",), agent_id: str | None = None) -> ChatServiceStub:
-        return ChatServiceStub(self.channel(self.signer.token(scopes, agent_id=agent_id)))
+        return ChatServiceStub(self._channel_of(scopes, agent_id))
 
     def feed(self, scopes: Iterable[str] = ("admin",), agent_id: str | None = None) -> FeedServiceStub:
-        return FeedServiceStub(self.channel(self.signer.token(scopes, agent_id=agent_id)))
+        return FeedServiceStub(self._channel_of(scopes, agent_id))
 
     def anybody(self) -> CredentialServiceStub:
         """Somebody who sends no token."""
