@@ -4,10 +4,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, delete, exists, insert, select, tuple_
+from sqlalchemy import ColumnElement, Connection, Row, delete, exists, select, tuple_
 
 from services.chassis.upsert import upsert
 from services.sessions.models.log import AgentLog, AgentLogFilter, EventCategory
+from services.sessions.store.many import insert_many
 from services.sessions.store.positions import span
 from services.sessions.store.tables import agent_log_heads, agent_logs
 
@@ -38,7 +39,7 @@ def take_indexes(connection: Connection, counts: Mapping[Work, int], now: dateti
 
 def add(connection: Connection, rows: Sequence[dict[str, Any]]) -> None:
     """Stores entries, each as all its columns."""
-    connection.execute(insert(agent_logs), rows)
+    insert_many(connection, agent_logs, rows)
 
 
 def list_entries(

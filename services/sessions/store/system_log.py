@@ -3,10 +3,11 @@
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, Row, func, insert, select
+from sqlalchemy import ColumnElement, Connection, Row, func, select
 
 from services.sessions.models.log import LogLevel, SystemLog, SystemLogFilter
 from services.sessions.store.any_case import in_any_case
+from services.sessions.store.many import insert_many
 from services.sessions.store.positions import span
 from services.sessions.store.tables import system_logs
 
@@ -24,7 +25,7 @@ class Found(NamedTuple):
 
 def add(connection: Connection, rows: Sequence[dict[str, Any]]) -> None:
     """Stores lines, each as all its columns."""
-    connection.execute(insert(system_logs), rows)
+    insert_many(connection, system_logs, rows)
 
 
 def list_lines(connection: Connection, wanted: SystemLogFilter, *, limit: int, before: int | None = None) -> Found:
