@@ -23,7 +23,7 @@ from tempfile import TemporaryDirectory
 import orjson
 import psycopg
 import uvloop
-from baton.sessions.v1 import agent_service_pb2, feed_service_pb2, log_service_pb2
+from baton.sessions.v1 import agent_service_pb2, feed_service_pb2, log_pb2, log_service_pb2
 from baton.sessions.v1.agent_service_pb2_grpc import AgentServiceStub
 from baton.sessions.v1.feed_service_pb2_grpc import FeedServiceStub
 from baton.sessions.v1.log_service_pb2_grpc import LogServiceStub
@@ -68,7 +68,7 @@ def batch_of(agent_id: str, size: int, *, keyed: bool) -> log_service_pb2.Append
     line = log_service_pb2.NewAgentLog(
         task_slug="bench",
         session_id="session-1",
-        event_category="EVENT_CATEGORY_RESPONSE",
+        event_category=log_pb2.EVENT_CATEGORY_RESPONSE,
         event_type="tool_result",
         content=CONTENT[:200],
         payload=to_struct({"tool": "Bash", "exit_code": 0}),
