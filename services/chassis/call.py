@@ -34,6 +34,8 @@ class Call:
     expires_at: float | None = None
     """The deadline on the monotonic clock."""
     caller: Caller | None = None
+    audit_action: str = ""
+    """What the audit calls the method; empty when it leaves no entry."""
     replayed: bool = False
     """Whether the answer is that of an earlier request with the same key."""
 

@@ -88,7 +88,8 @@ class Concerns(grpc.aio.ServerInterceptor):
 
     async def _serve(self, method: str, context: _Context, default_timeout: float | None, answer: _Answer) -> Any:
         """Ends a failed call with the status and details of its error."""
-        serving = Call(method)
+        policy = self._policies.get(method)
+        serving = Call(method, audit_action=policy.audit_action if policy else "")
         token = call.current.set(serving)
         try:
             return await self._traced(serving, context, default_timeout, answer)

@@ -4,7 +4,9 @@ Nothing that is in the outbox is lost, and nothing that was rolled back is in it
 """
 
 import hashlib
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -19,7 +21,10 @@ from services.chassis.ids import new_id
 
 AUDIT = "audit"
 """The topic of what is audited: who did what to what."""
+_written: ContextVar[list[str] | None] = ContextVar("baton_audit_written", default=None)
 MAX_AUDITED_BYTES = 16 * 1024
+AGENT_WEBHOOK = "agent_webhook"
+"""The topic of where agents are told of their runs."""
 EVENT = "event"
 """The topic of domain events: what happened, for tasks and webhooks that wait to hear of it."""
 
@@ -61,9 +66,31 @@ def outbox_table(metadata: MetaData) -> Table:
 
 def publish(connection: Connection, outbox: Table, topic: str, payload: dict[str, Any], clock: Clock) -> str:
     """Adds a message to the current transaction; answers its id."""
-    message_id = new_id()
-    connection.execute(insert(outbox).values(id=message_id, topic=topic, payload=payload, created_at=clock.now()))
+    (message_id,) = publish_all(connection, outbox, topic, [payload], clock)
     return message_id
+
+
+def publish_all(
+    connection: Connection, outbox: Table, topic: str, payloads: Sequence[dict[str, Any]], clock: Clock
+) -> list[str]:
+    """Adds messages to the current transaction; answers their ids."""
+    now, ids = clock.now(), [new_id() for _ in payloads]
+    if ids:
+        common = {"topic": topic, "created_at": now}
+        rows = [common | {"id": one, "payload": payload} for one, payload in zip(ids, payloads, strict=True)]
+        connection.execute(insert(outbox), rows)
+    return ids
+
+
+@contextmanager
+def watched() -> Iterator[list[str]]:
+    """The ids of the audit entries that are published while the block lasts."""
+    written: list[str] = []
+    token = _written.set(written)
+    try:
+        yield written
+    finally:
+        _written.reset(token)
 
 
 def oldest(connection: Connection, outbox: Table, topic: str, limit: int) -> list[Message]:
@@ -112,7 +139,37 @@ def audit(
     """
     serving = call.current.get()
     caller = serving.caller if serving else None
-    entry = {
+    told = entry(
+        action=action,
+        actor=actor,
+        resource=resource,
+        before=before,
+        after=after,
+        note=note,
+        request_id=request_id,
+        trace_id=trace_id or telemetry.trace_id(),
+        run_id=caller.run_id if caller else "",
+    )
+    message_id = publish(connection, outbox, AUDIT, told, clock)
+    if (written := _written.get()) is not None:
+        written.append(message_id)
+    return message_id
+
+
+def entry(
+    *,
+    action: str,
+    actor: str,
+    resource: str,
+    before: dict[str, Any] | None = None,
+    after: dict[str, Any] | None = None,
+    note: str = "",
+    request_id: str = "",
+    trace_id: str = "",
+    run_id: str = "",
+) -> dict[str, Any]:
+    """What a message of the topic AUDIT holds."""
+    return {
         "action": action,
         "actor": actor,
         "resource": resource,
@@ -120,10 +177,9 @@ def audit(
         **_values("after", after),
         "note": note,
         "request_id": request_id,
-        "trace_id": trace_id or telemetry.trace_id(),
-        "run_id": caller.run_id if caller else "",
+        "trace_id": trace_id,
+        "run_id": run_id,
     }
-    return publish(connection, outbox, AUDIT, entry, clock)
 
 
 def _values(name: str, values: dict[str, Any] | None) -> dict[str, Any]:

@@ -18,7 +18,8 @@ Policies = Mapping[str, annotations_pb2.MethodPolicy]
 def policies(files: Iterable[FileDescriptor]) -> Policies:
     """The policy of every method in `files`.
 
-    Raises ConfigurationError when one declares neither a scope nor an access: closed by default.
+    Raises ConfigurationError when one declares neither a scope nor an access, or would change something without an
+    audit: closed by default.
     """
     found = {
         f"/{service.full_name}/{method.name}": method.GetOptions().Extensions[annotations_pb2.policy]
@@ -29,4 +30,6 @@ def policies(files: Iterable[FileDescriptor]) -> Policies:
     for path, policy in found.items():
         if not policy.scope and not policy.access:
             raise ConfigurationError(f"{path} declares no scope: add option (baton.api.v1.policy) to its method")
+        if policy.mutates and not (policy.audit_exempt or policy.audit_action):
+            raise ConfigurationError(f"{path} changes something: add audit_action to its policy, or audit_exempt")
     return found

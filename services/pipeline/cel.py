@@ -116,7 +116,7 @@ class Filter:
             return bool(result.value())
         if result.type() == cel.Type.ERROR:
             raise ExpressionError(_evaluation_fault(str(result.value())))
-        raise ExpressionError(f"is a {result.type().name().lower()} here, and must be true or false")
+        raise ExpressionError(f"is {_kind(result.type())} here, and must be true or false")
 
 
 @lru_cache(_CACHED)
@@ -141,7 +141,7 @@ def _compile(text: str, environment: Any, inputs: tuple[str, ...]) -> Filter:
     except Exception as error:
         raise ExpressionError(f'"{clip(text)}" is no CEL: {_syntax_fault(str(error))}') from None
     if program.return_type() not in (cel.Type.BOOL, cel.Type.DYN):
-        raise ExpressionError(f"is a {program.return_type().name().lower()}, and must be true or false")
+        raise ExpressionError(f"is {_kind(program.return_type())}, and must be true or false")
     return Filter(text, program, read_shape(program.serialize(), inputs))
 
 
@@ -178,6 +178,11 @@ def _with_doubles(value: Any) -> Any:
     return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
+def _kind(found: Any) -> str:
+    name: str = found.name().lower()
+    return f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
+
+
 def _syntax_fault(message: str) -> str:
     found = _FAULT.search(message)
     if found is None:
@@ -189,6 +194,8 @@ def _syntax_fault(message: str) -> str:
 def _evaluation_fault(message: str) -> str:
     if "Iteration budget exceeded" in message:
         return f"goes through more than {MAX_ELEMENTS} elements"
+    if "SELECT to non-message type" in message:
+        return "cannot be evaluated: it asks for a field of what is no object"
     return f"cannot be evaluated: {_clipped(message)}"
 
 

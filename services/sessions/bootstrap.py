@@ -50,7 +50,7 @@ def mint_to_file(database: Database, name: str, scopes: Sequence[str], path: Pat
         agent = ensure_agent(connection, agent_id=agent_id, name=name, scopes=scopes, clock=clock)
         if _serves(connection, present, agent, clock):
             return None
-        return create_first_token(connection, agent=agent, scopes=scopes, lifetime=TOKEN_LIFETIME, clock=clock)
+        return create_first_token(connection, agent_id=agent.id, scopes=scopes, lifetime=TOKEN_LIFETIME, clock=clock)
 
     minted = database.run(mint_if_needed)
     if minted is None:

@@ -1,6 +1,6 @@
 """The sessions service, put together."""
 
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -38,7 +38,7 @@ from services.chassis.errors import ServiceError
 from services.chassis.idempotency import Idempotency
 from services.chassis.inbox import InboxServicer
 from services.chassis.listener import CONNECTION_SECONDS, Listener
-from services.chassis.outbox import AUDIT, EVENT
+from services.chassis.outbox import AGENT_WEBHOOK, AUDIT, EVENT
 from services.chassis.paging import Cursors
 from services.chassis.peers import Peers
 from services.chassis.policy import policies
@@ -81,8 +81,8 @@ class Service:
     listener: Listener | None
     """None on SQLite, where there are no replicas."""
     audit_relay: Relay
-    event_relay: Relay | None
-    """None when nobody is named who hears of events."""
+    told_relays: Mapping[str, Relay]
+    """What the tasks service is told of, by topic; empty when it is not named."""
     peers: Peers | None
     """None when no other service is named."""
 
@@ -94,11 +94,10 @@ class Service:
 
     def background(self) -> list[Coroutine[None, None, None]]:
         """The loops that run as long as the server."""
-        events = [loops.forever("events", self.event_relay.step, timeout=30)] if self.event_relay else []
         listening = [loops.forever("listener", self.listener.step, timeout=_LISTENING_SECONDS)] if self.listener else []
         return [
-            *events,
             *listening,
+            *(loops.forever(topic, relay.step, timeout=30) for topic, relay in self.told_relays.items()),
             loops.forever("audit", self.audit_relay.step, timeout=30),
             loops.forever("idempotency", self.idempotency.forget_expired, timeout=30),
             loops.forever("tokens-used", self.last_used.write, timeout=30),
@@ -129,7 +128,7 @@ def build(settings: Settings, clock: Clock | None = None) -> Service:
     audit_key = ensure_audit_key(settings.audit_key_file)
     cursors, guard = Cursors.from_file(settings.cursor_key_file), Guard(allowed.parse(settings.egress_allow))
     database = Database(settings.database_url, schema=SCHEMA, pool_size=settings.pool_size, clock=clock)
-    idempotency = Idempotency(database, tables.idempotency_keys, settings.idempotency_ttl_seconds)
+    idempotency = Idempotency(database, tables.idempotency_keys, settings.idempotency_ttl_seconds, tables.outbox)
     last_used = LastUsed(database)
     listener = new_listener(settings.database_url) if database.is_postgres else None
     wakeup = listener.wakeup if listener else Wakeup()
@@ -168,10 +167,11 @@ def build(settings: Settings, clock: Clock | None = None) -> Service:
     feed_service_pb2_grpc.add_FeedServiceServicer_to_server(feed, server)
     take_audit = partial(take_actions, key=audit_key)
     inbox_service_pb2_grpc.add_InboxServiceServicer_to_server(InboxServicer(database, {AUDIT: take_audit}), server)
-    peers = event_relay = None
+    peers, told_relays = None, {}
     if settings.tasks_address:
         peers = Peers(settings.services_token_file, settings.listen)
-        event_relay = Relay(database, tables.outbox, EVENT, to_inbox(peers.channel(settings.tasks_address), SCHEMA))
+        tell = to_inbox(peers.channel(settings.tasks_address), SCHEMA)
+        told_relays = {topic: Relay(database, tables.outbox, topic, tell) for topic in (AGENT_WEBHOOK, EVENT)}
     return Service(
         server=server,
         database=database,
@@ -182,7 +182,7 @@ def build(settings: Settings, clock: Clock | None = None) -> Service:
         feed=feed,
         listener=listener,
         audit_relay=Relay(database, tables.outbox, AUDIT, to_own(database, take_audit, SCHEMA)),
-        event_relay=event_relay,
+        told_relays=told_relays,
         peers=peers,
     )
 

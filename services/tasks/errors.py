@@ -114,6 +114,17 @@ class SourceNotCaller(PermissionDenied):
         )
 
 
+class WebhookOfAgent(FailedPrecondition):
+    """Where an agent is told of its runs is a field of the agent."""
+
+    def __init__(self, webhook_id: str, agent_id: str) -> None:
+        super().__init__(
+            f"webhook {webhook_id} is the webhook_url of agent {agent_id}: change it there",
+            reason="WEBHOOK_OF_AGENT",
+            metadata={"webhook_id": webhook_id, "agent_id": agent_id},
+        )
+
+
 class TaskNotListening(FailedPrecondition):
     """An event is for those tasks that wait for its topic."""
 

@@ -45,7 +45,7 @@ from services.chassis.idempotency import Idempotency
 from services.chassis.ids import is_uuid, stored_id
 from services.chassis.inbox import InboxServicer
 from services.chassis.listener import CONNECTION_SECONDS, Listener
-from services.chassis.outbox import AUDIT, EVENT
+from services.chassis.outbox import AGENT_WEBHOOK, AUDIT, EVENT
 from services.chassis.paging import Cursors
 from services.chassis.peers import Peers
 from services.chassis.policy import policies
@@ -61,6 +61,7 @@ from services.tasks.dispatcher import Dispatcher
 from services.tasks.expiry import Expiry
 from services.tasks.housekeeping import MonthMaker, Retention
 from services.tasks.models.schedule import is_timezone
+from services.tasks.operations.agent_webhook import take_agent_webhooks
 from services.tasks.operations.told_event import take_events
 from services.tasks.servicer.approval import ApprovalServicer
 from services.tasks.servicer.event import EventServicer
@@ -178,7 +179,7 @@ def build(settings: Settings, clock: Clock | None = None) -> Service:
     _check(settings)
     source = _source(settings)
     database = Database(settings.database_url, schema=SCHEMA, pool_size=settings.pool_size, clock=clock)
-    idempotency = Idempotency(database, idempotency_keys, settings.idempotency_ttl_seconds)
+    idempotency = Idempotency(database, idempotency_keys, settings.idempotency_ttl_seconds, outbox)
     cursors = Cursors.from_file(settings.cursor_key_file)
     listener = new_listener(settings.database_url) if database.is_postgres else None
     work_wakeup = listener.wakeup if listener else Wakeup()
@@ -222,7 +223,8 @@ def build(settings: Settings, clock: Clock | None = None) -> Service:
     webhook_service_pb2_grpc.add_WebhookServiceServicer_to_server(
         WebhookServicer(database, idempotency, cursors, guard), server
     )
-    inbox_service_pb2_grpc.add_InboxServiceServicer_to_server(InboxServicer(database, {EVENT: take_events}), server)
+    inbox = InboxServicer(database, {EVENT: take_events, AGENT_WEBHOOK: take_agent_webhooks})
+    inbox_service_pb2_grpc.add_InboxServiceServicer_to_server(inbox, server)
     probe_service_pb2_grpc.add_ProbeServiceServicer_to_server(ProbeServicer(database, work_wakeup), server)
     scheduler, reaper = Scheduler(database, work_wakeup, clock), Reaper(database, work_wakeup)
     expiry = Expiry(database, work_wakeup)

@@ -1,4 +1,4 @@
-"""Agents and their tokens over REST, as earlier clients have them, and what other services make of them."""
+"""Agents and their tokens over REST, as clients of the earlier scheduler have them, and what other services see."""
 
 import time
 from typing import Any

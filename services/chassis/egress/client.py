@@ -136,6 +136,9 @@ def _reason(error: BaseException | None) -> str:
         match error:
             case ssl.SSLCertVerificationError():
                 return f"the certificate is not valid: {error.verify_message}"
+            case ssl.SSLError():
+                # Its number is none of the system's: as one of those it would say "operation not permitted".
+                reason = f"TLS failed: {(error.reason or 'no reason given').replace('_', ' ').lower()}"
             case OSError() if error.errno:
                 reason = os.strerror(error.errno).lower()  # its own words would name the address
         error = error.__cause__ or error.__context__

@@ -8,7 +8,7 @@ from services.chassis.structs import from_struct, to_struct
 from services.chassis.timestamps import from_timestamp, to_timestamp
 from services.sessions.models.audit import AuditFilter, Entry, External, Fault, Head
 
-_SAME = ("actor", "action", "resource", "context", "trace_id", "run_id", "request_id")
+_SAME = ("action", "resource", "context", "trace_id")
 _TEXTS = ("context", "actor", "action", "resource", "before_digest", "after_digest", "note", "request_id", "trace_id")
 
 
@@ -16,7 +16,10 @@ def audit_filter(request: pb.ListAuditEntriesRequest | pb.ExportAuditEntriesRequ
     """Which entries the caller wants."""
     texts = {name: getattr(request, name) for name in _SAME}
     return AuditFilter(
-        **texts | {"run_id": request.run_id.lower(), "actor": request.actor.lower()},
+        **texts,
+        actor=request.actor.lower(),
+        run_id=request.run_id.lower(),
+        request_id=request.idempotency_key,
         since=from_timestamp(request.since) if request.HasField("since") else None,
         until=from_timestamp(request.until) if request.HasField("until") else None,
     )

@@ -88,6 +88,26 @@ class Agent:
         """Whether the agent may do nothing any more."""
         return self.archived_at is not None
 
+    @property
+    def told_at(self) -> str | None:
+        """Where the agent is told of its runs; None for nowhere."""
+        return None if self.is_archived else self.webhook_url
+
+
+@dataclass(frozen=True)
+class Holder:
+    """An agent as far as its tokens and its secret are concerned, who are looked at often."""
+
+    id: str
+    scopes: tuple[str, ...]
+    role: str
+    archived_at: datetime | None
+
+    @property
+    def is_archived(self) -> bool:
+        """Whether the agent may do nothing any more."""
+        return self.archived_at is not None
+
 
 @dataclass(frozen=True)
 class Usage:

@@ -6,6 +6,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
+from services.chassis import outbox
 from services.chassis.call import Caller
 from services.chassis.clock import Clock
 from services.chassis.egress.guard import Guard
@@ -25,10 +26,13 @@ from services.sessions.operations.agent_audit import agent_told, audit, audit_ch
 from services.sessions.operations.holding import check_held, check_speaks_for
 from services.sessions.store import agent as store
 from services.sessions.store import secret as secret_store
+from services.sessions.store import tables
 from services.sessions.store import token as token_store
 
 _THE_CALLER = "the caller"
 _BOOTSTRAP = "bootstrap"
+_BOUNDED_BY_ROLE = "runs:work"
+"""With another role, or none, this scope opens other runs: who changes the one must hold the other."""
 
 
 def create_agent(
@@ -42,6 +46,7 @@ def create_agent(
     if not store.insert_unless_taken(connection, agent):
         raise AgentNameTaken(new.name)
     audit_creation(connection, agent, caller.agent_id, clock, request_id=request_id)
+    _tell_webhook(connection, None, agent, clock)
     return agent
 
 
@@ -215,6 +220,7 @@ def save_change(
     after = replace(after, updated_at=clock.now(), version=before.version + 1)
     if not store.save(connection, after):
         raise AgentNameTaken(after.name)
+    _tell_webhook(connection, before, after, clock)
     audit_change(
         connection,
         clock,
@@ -226,6 +232,14 @@ def save_change(
         request_id=request_id,
     )
     return after
+
+
+def _tell_webhook(connection: Connection, before: Agent | None, after: Agent, clock: Clock) -> None:
+    """Publishes where an agent is to be told of its runs, if that is another place than before."""
+    told = before.told_at if before else None
+    if after.told_at != told:
+        payload = {"agent_id": after.id, "url": after.told_at}
+        outbox.publish(connection, tables.outbox, outbox.AGENT_WEBHOOK, payload, clock)
 
 
 def _locked(connection: Connection, agent_id: str) -> Agent:
@@ -261,7 +275,10 @@ def _check_change(connection: Connection, before: Agent, after: Agent, guard: Gu
         agent_id=before.id,
     )
     _check_status(before, after.status)
-    check_held(scope_rules.missing(after.scopes, before.scopes), caller.scopes, _THE_CALLER)
+    gained = scope_rules.missing(after.scopes, before.scopes)
+    if after.role != before.role and _BOUNDED_BY_ROLE in after.scopes:
+        gained.append(_BOUNDED_BY_ROLE)
+    check_held(gained, caller.scopes, _THE_CALLER)
 
 
 def _check_status(before: Agent, status: AgentStatus) -> None:

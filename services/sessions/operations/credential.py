@@ -11,7 +11,7 @@ from services.chassis.ids import new_id
 from services.sessions import scopes as scope_rules
 from services.sessions import tokens
 from services.sessions.errors import SecretInvalid, TokenInvalid, TokenReused
-from services.sessions.models.agent import Agent
+from services.sessions.models.agent import Holder
 from services.sessions.models.token import MintedToken, ObtainedTokens, Token, TokenKind
 from services.sessions.operations.agent import lock_live_agent
 from services.sessions.operations.agent_audit import audit, token_told
@@ -55,7 +55,7 @@ def create_credentials(
     return secret
 
 
-def check_secret(connection: Connection, *, agent_id: str, secret: str) -> Agent:
+def check_secret(connection: Connection, *, agent_id: str, secret: str) -> Holder:
     """The agent whose secret that is. Raises SecretInvalid, always the same and after the same work."""
     found = secret_store.find_secret(connection, agent_id=agent_id)
     is_proven = hmac.compare_digest(found[0] if found else _NO_DIGEST, tokens.digest(secret))
@@ -122,14 +122,14 @@ def surrender_token(connection: Connection, *, text: str, clock: Clock, request_
     return token
 
 
-def _locked(connection: Connection, text: str) -> tuple[Token, Agent]:
+def _locked(connection: Connection, text: str) -> tuple[Token, Holder]:
     """The token that `text` is, and its agent, as they stay until this transaction ends. Raises TokenInvalid."""
     token, _ = proven(connection, text=text)
     agent_store.lock(connection, agent_id=token.agent_id)
     return proven(connection, text=text)
 
 
-def _check_refreshable(connection: Connection, token: Token, agent: Agent, clock: Clock) -> str:
+def _check_refreshable(connection: Connection, token: Token, agent: Holder, clock: Clock) -> str:
     """The family of a refresh token that is good for the next pair. Raises TokenInvalid or TokenReused."""
     now = clock.now()
     if token.kind is not TokenKind.REFRESH or token.family_id is None or agent.is_archived:
@@ -145,11 +145,11 @@ def _check_refreshable(connection: Connection, token: Token, agent: Agent, clock
 
 
 def _mint_pair(
-    connection: Connection, agent: Agent, scopes: tuple[str, ...], family_id: str, clock: Clock
+    connection: Connection, agent: Holder, scopes: tuple[str, ...], family_id: str, clock: Clock
 ) -> ObtainedTokens:
     def mint(kind: TokenKind, lifetime: timedelta) -> MintedToken:
         return mint_token(
-            connection, agent=agent, scopes=scopes, lifetime=lifetime, clock=clock, kind=kind, family_id=family_id
+            connection, agent_id=agent.id, scopes=scopes, lifetime=lifetime, clock=clock, kind=kind, family_id=family_id
         )
 
     return ObtainedTokens(

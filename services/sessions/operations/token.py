@@ -17,7 +17,7 @@ from services.chassis.ids import new_id
 from services.sessions import scopes as scope_rules
 from services.sessions import tokens
 from services.sessions.errors import TokenInvalid, TokenNotFound, TokenNotRotatable
-from services.sessions.models.agent import Agent
+from services.sessions.models.agent import Agent, Holder
 from services.sessions.models.token import Grant, MintedToken, Rotation, Token, TokenKind
 from services.sessions.operations.agent import lock_live_agent
 from services.sessions.operations.agent_audit import audit, token_told
@@ -52,25 +52,25 @@ def create_token(
     wanted = scopes or agent.scopes
     _check_both_hold(wanted, agent, caller)
     minted = mint_token(
-        connection, agent=agent, scopes=wanted, lifetime=lifetime, created_by=caller.agent_id, clock=clock
+        connection, agent_id=agent_id, scopes=wanted, lifetime=lifetime, created_by=caller.agent_id, clock=clock
     )
     _audit_created(connection, minted.token, caller.agent_id, clock, request_id=request_id)
     return minted
 
 
 def create_first_token(
-    connection: Connection, *, agent: Agent, scopes: Sequence[str], lifetime: timedelta, clock: Clock
+    connection: Connection, *, agent_id: str, scopes: Sequence[str], lifetime: timedelta, clock: Clock
 ) -> MintedToken:
     """A token for an agent that Baton itself needs, before there is anybody who could ask for it."""
-    minted = mint_token(connection, agent=agent, scopes=scopes, lifetime=lifetime, clock=clock)
-    _audit_created(connection, minted.token, agent.id, clock, note="bootstrap")
+    minted = mint_token(connection, agent_id=agent_id, scopes=scopes, lifetime=lifetime, clock=clock)
+    _audit_created(connection, minted.token, agent_id, clock, note="bootstrap")
     return minted
 
 
 def mint_token(
     connection: Connection,
     *,
-    agent: Agent,
+    agent_id: str,
     scopes: Sequence[str],
     lifetime: timedelta,
     clock: Clock,
@@ -86,14 +86,14 @@ def mint_token(
     token = Token(
         id=new_id(),
         key_id=key_id,
-        agent_id=agent.id,
+        agent_id=agent_id,
         secret_hash=tokens.digest(text),
         scopes=tuple(sorted(set(scopes))),
         created_at=now,
         expires_at=now + lifetime,
         kind=kind,
         family_id=family_id,
-        created_by=created_by or agent.id,
+        created_by=created_by or agent_id,
     )
     store.insert_token(connection, token)
     return MintedToken(token, text)
@@ -119,7 +119,7 @@ def rotate_token(
     _check_rotatable(token, now)
     _check_both_hold(token.scopes, agent, caller)
     minted = mint_token(
-        connection, agent=agent, scopes=token.scopes, lifetime=lifetime, created_by=caller.agent_id, clock=clock
+        connection, agent_id=agent_id, scopes=token.scopes, lifetime=lifetime, created_by=caller.agent_id, clock=clock
     )
     ends = min(token.expires_at, now + overlap)
     store.replace(connection, token_id, by=minted.token.id, expires_at=ends)
@@ -162,7 +162,7 @@ def end_token(connection: Connection, token: Token, clock: Clock) -> bool:
     return store.revoke(connection, token.id, revoked_at=clock.now())
 
 
-def proven(connection: Connection, *, text: str) -> tuple[Token, Agent]:
+def proven(connection: Connection, *, text: str) -> tuple[Token, Holder]:
     """The token that `text` is, live or not, and its agent. Raises TokenInvalid."""
     key_id = tokens.key_id(text)
     if key_id is None:
@@ -174,7 +174,7 @@ def proven(connection: Connection, *, text: str) -> tuple[Token, Agent]:
     return found
 
 
-def authenticate(connection: Connection, *, text: str, clock: Clock) -> tuple[Token, Agent]:
+def authenticate(connection: Connection, *, text: str, clock: Clock) -> tuple[Token, Holder]:
     """The live token that `text` is, for calls, and its agent. Raises TokenInvalid."""
     token, agent = proven(connection, text=text)
     if token.kind is TokenKind.REFRESH or not token.is_live(clock.now()) or agent.is_archived:

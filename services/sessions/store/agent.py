@@ -10,10 +10,12 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.exc import IntegrityError
 
 from services.chassis.upsert import upsert
-from services.sessions.models.agent import Agent, AgentFilter, AgentStatus, Usage
+from services.sessions.models.agent import Agent, AgentFilter, AgentStatus, Holder, Usage
 from services.sessions.store.any_case import in_any_case
 from services.sessions.store.tables import agents
 
+HOLDER = (agents.c.id, agents.c.scopes, agents.c.role, agents.c.archived_at)
+"""What a holder is made of: prompts and metadata may be large, and are not read for every token."""
 # Set when the agent is created, or by statements of their own.
 _KEPT = ("id", "created_at", "is_orchestrator", "input_tokens", "output_tokens", "cost_microusd")
 
@@ -100,6 +102,11 @@ def list_agents(
 def agent_of(fields: dict[str, Any]) -> Agent:
     """The agent that a whole row is."""
     return Agent(**{**fields, "scopes": tuple(fields["scopes"]), "status": AgentStatus(fields["status"])})
+
+
+def holder_of(fields: dict[str, Any]) -> Holder:
+    """The holder that a row of HOLDER is."""
+    return Holder(**{**fields, "scopes": tuple(fields["scopes"])})
 
 
 def _has_scope(connection: Connection, scope: str) -> ColumnElement[bool]:

@@ -5,8 +5,8 @@ from datetime import datetime
 from sqlalchemy import Connection, delete, select
 
 from services.chassis.upsert import upsert
-from services.sessions.models.agent import Agent
-from services.sessions.store.agent import agent_of
+from services.sessions.models.agent import Holder
+from services.sessions.store.agent import HOLDER, holder_of
 from services.sessions.store.tables import agent_secrets, agents
 
 
@@ -22,10 +22,10 @@ def drop_secret(connection: Connection, *, agent_id: str) -> None:
     connection.execute(delete(agent_secrets).where(agent_secrets.c.agent_id == agent_id))
 
 
-def find_secret(connection: Connection, *, agent_id: str) -> tuple[bytes, Agent] | None:
+def find_secret(connection: Connection, *, agent_id: str) -> tuple[bytes, Holder] | None:
     """The hash of an agent's secret, and the agent; None when it has none, or there is no such agent."""
     query = (
-        select(agent_secrets.c.secret_hash, *agents.c)
+        select(agent_secrets.c.secret_hash, *HOLDER)
         .join_from(agent_secrets, agents, agent_secrets.c.agent_id == agents.c.id)
         .where(agent_secrets.c.agent_id == agent_id)
     )
@@ -33,4 +33,4 @@ def find_secret(connection: Connection, *, agent_id: str) -> tuple[bytes, Agent]
     if row is None:
         return None
     fields = row._asdict()
-    return fields.pop("secret_hash"), agent_of(fields)
+    return fields.pop("secret_hash"), holder_of(fields)

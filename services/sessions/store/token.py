@@ -7,9 +7,9 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, bindparam, delete, exists, insert, or_, select, update
 
-from services.sessions.models.agent import Agent
+from services.sessions.models.agent import Holder
 from services.sessions.models.token import Token, TokenFilter, TokenKind
-from services.sessions.store.agent import agent_of
+from services.sessions.store.agent import HOLDER, holder_of
 from services.sessions.store.tables import agents, tokens
 
 _USED_AGAIN = timedelta(minutes=1)
@@ -30,10 +30,10 @@ def find_by_id(connection: Connection, *, token_id: str) -> Token | None:
     return _token(connection.execute(select(tokens).where(tokens.c.id == token_id)).one_or_none())
 
 
-def find_by_key(connection: Connection, *, key_id: str) -> tuple[Token, Agent] | None:
-    """The token with this key id, and its agent: in one query, so that it takes as long for every token."""
+def find_by_key(connection: Connection, *, key_id: str) -> tuple[Token, Holder] | None:
+    """The token with this key id, and who holds it: in one query, so that it takes as long for every token."""
     query = (
-        select(*(column.label(f"token_{column.name}") for column in tokens.c), *agents.c)
+        select(*(column.label(f"token_{column.name}") for column in tokens.c), *HOLDER)
         .join_from(tokens, agents, tokens.c.agent_id == agents.c.id)
         .where(tokens.c.key_id == key_id)
     )
@@ -42,7 +42,7 @@ def find_by_key(connection: Connection, *, key_id: str) -> tuple[Token, Agent] |
         return None
     fields = row._asdict()
     own = {name.removeprefix("token_"): fields.pop(name) for name in list(fields) if name.startswith("token_")}
-    return _token_of(own), agent_of(fields)
+    return _token_of(own), holder_of(fields)
 
 
 def list_tokens(

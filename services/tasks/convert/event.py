@@ -5,7 +5,7 @@ from baton.tasks.v1 import event_pb2, event_service_pb2
 from services.chassis.ids import stored_id
 from services.chassis.structs import from_struct, to_struct
 from services.chassis.timestamps import from_timestamp, to_timestamp
-from services.tasks.convert.enums import to_enum
+from services.tasks.convert.enums import from_enum, to_enum
 from services.tasks.models.event import Delivery, DeliveryOutcome, Event, EventFilter, NewEvent
 from services.tasks.operations.event import Published
 from services.tasks.store.topic import SeenTopic, Topic
@@ -16,6 +16,13 @@ _TASK_IDS = 1000
 def new_event(request: event_service_pb2.PublishEventRequest) -> NewEvent:
     """What the caller wants to publish."""
     return NewEvent(request.topic, from_struct(request.payload), stored_id(request.source_agent_id))
+
+
+def delivery_outcome(request: event_service_pb2.ListEventDeliveriesRequest) -> DeliveryOutcome | None:
+    """Which deliveries the caller wants to see; None for all."""
+    if not request.HasField("outcome"):
+        return None
+    return from_enum(DeliveryOutcome, event_pb2.DeliveryOutcome, request.outcome)
 
 
 def event_filter(request: event_service_pb2.ListEventsRequest) -> EventFilter:

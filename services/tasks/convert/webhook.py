@@ -45,6 +45,7 @@ def webhook_message(webhook: Webhook) -> webhook_pb2.Webhook:
         created_at=to_timestamp(webhook.created_at),
         updated_at=to_timestamp(webhook.updated_at),
         previous_secret_until=to_timestamp(webhook.previous_secret_until),
+        agent_id=webhook.agent_id or "",
     )
 
 

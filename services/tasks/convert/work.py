@@ -102,10 +102,13 @@ def lease(message: pb.Lease) -> Lease:
 
 
 def report(message: pb.RunReport, field: str, now: datetime) -> RunReport:
-    """What a worker reports, `now`; `field` is where the message stands in its request."""
+    """What a worker reports, `now`; `field` is where the message stands in its request. Raises InvalidArgument."""
     return RunReport(
         lease=lease(message.lease),
-        steps=[_step(step, message.lease.attempt, now) for step in message.steps],
+        steps=[
+            _step(step, f"{field}.steps[{number}]", message.lease.attempt, now)
+            for number, step in enumerate(message.steps)
+        ],
         outcome=_outcome(message, field),
         outputs_uri=message.outputs_uri,
     )
@@ -177,24 +180,34 @@ def _awaits(message: pb.RunAwaitsApproval, field: str) -> AwaitsApproval:
 
 def _output(struct: Struct, field: str) -> dict[str, object]:
     output = from_struct(struct)
+    _require_small(output, field)
+    return output
+
+
+def _require_small(output: object, field: str) -> None:
     size = len(orjson.dumps(output))
     if size > MAX_OUTPUT_BYTES:
         description = f"is {size} bytes as JSON, at most {MAX_OUTPUT_BYTES} are allowed"
         raise InvalidArgument.of([Violation(field, description)])
-    return output
 
 
-def _step(message: run_pb2.RunStep, attempt: int, now: datetime) -> RunStep:
+def _step(message: run_pb2.RunStep, field: str, attempt: int, now: datetime) -> RunStep:
+    status = from_enum(StepStatus, run_pb2.StepStatus, message.status)
+    if status is StepStatus.FAILED and not message.HasField("error"):
+        raise InvalidArgument.of([Violation(f"{field}.error", "is required of a step that has failed: say why")])
+    output = from_value(message.output) if message.HasField("output") else None
+    # It travels with every lease, which has to fit into one message.
+    _require_small(output, f"{field}.output")
     finished_at = from_timestamp(message.finished_at) if message.HasField("finished_at") else now
     started_at = from_timestamp(message.started_at) if message.HasField("started_at") else finished_at
     return RunStep(
         position=message.position,
         id=message.id,
         uses=message.uses,
-        status=from_enum(StepStatus, run_pb2.StepStatus, message.status),
+        status=status,
         attempt=message.attempt or attempt,
         input_digest=message.input_digest,
-        output=from_value(message.output) if message.HasField("output") else None,
+        output=output,
         tries=max(1, message.tries),
         output_uri=message.output_uri,
         item=message.item if message.HasField("item") else None,

@@ -7,6 +7,8 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
+from services.tasks.models.event import Event, Origin
+
 _DELAYS = (
     timedelta(seconds=5),
     timedelta(minutes=5),
@@ -23,6 +25,25 @@ MAX_ATTEMPTS = len(_DELAYS) + 1
 MAX_ERROR_LENGTH = 500
 _JITTER = 0.2
 _GONE = 410
+
+
+AGENT_TOPICS = ("approval.*", "run.*")
+"""What the webhook of an agent is for at first: of these events those about the agent's own runs."""
+
+
+@dataclass(frozen=True)
+class Subscriber:
+    """A webhook that is for a topic."""
+
+    webhook_id: str
+    agent_id: str | None
+    """Whose runs alone it is for."""
+
+    def hears(self, event: Event) -> bool:
+        """Whether the event is for it: what others publish in an agent's name is not about its runs."""
+        if self.agent_id is None:
+            return True
+        return event.origin is Origin.BATON and event.payload.get("created_by") == self.agent_id
 
 
 class DeliveryStatus(StrEnum):
@@ -56,6 +77,8 @@ class Webhook:
     created_at: datetime
     updated_at: datetime
     previous_secret_until: datetime | None = None
+    agent_id: str | None = None
+    """The agent whose `webhook_url` it is; None for one that somebody made here."""
 
 
 @dataclass(frozen=True)

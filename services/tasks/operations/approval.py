@@ -28,10 +28,11 @@ from services.tasks.models.approval import Approval, ApprovalStatus, Ask
 from services.tasks.models.ledger import Decision
 from services.tasks.models.run import ApprovalState, AwaitsApproval, ErrorClass, Lease, RunError, RunStatus
 from services.tasks.operations import ledger
+from services.tasks.operations.approval_events import tell_approval
 from services.tasks.store import approval as approval_store
 from services.tasks.store import history, queue, tables
 from services.tasks.store import lease as lease_store
-from services.tasks.store.domain_event import DomainEvent, RunChange, publish, publish_runs
+from services.tasks.store.domain_event import RunChange, publish_runs
 from services.tasks.store.ending import Ending, finish
 from services.tasks.store.line import lines_of, settle
 from services.tasks.store.step import is_done
@@ -199,24 +200,8 @@ def _add(connection: Connection, run: Row[Any], ask: Ask, requested_by: str, now
     """Stores a question about a run that was suspended for it, and publishes both."""
     approval_id = approval_store.add_approval(connection, run, ask, requested_by, now)
     publish_runs(connection, [RunChange(run.id, RunStatus.AWAITING_APPROVAL, None)], now)
-    _tell(connection, "approval.requested", run, get_approval(connection, approval_id), now)
+    tell_approval(connection, "requested", run, approval_id, now)
     return approval_id
-
-
-def _tell(connection: Connection, topic: str, run: Row[Any], approval: Approval, now: datetime) -> None:
-    """Publishes what has become of a question. The action stays where it can be read by those who may."""
-    payload = {
-        "approval_id": approval.id,
-        "run_id": approval.run_id,
-        "task_id": approval.task_id,
-        "task": approval.task,
-        "step_id": approval.step_id,
-        "approver_role": approval.approver_role,
-        "requested_by": approval.requested_by,
-        "status": approval.status.value,
-        "decided_by": approval.decided_by,
-    }
-    publish(connection, [DomainEvent(topic, payload, run.traceparent, (run.event_depth or 0) + 1)], now)
 
 
 def _lock(connection: Connection, approval_id: str) -> tuple[Row[Any] | None, Approval]:
@@ -239,7 +224,7 @@ def _require_open(approval: Approval, now: datetime) -> None:
 def _act(connection: Connection, run: Row[Any], answered: Approval, now: datetime) -> set[str]:
     """Puts the run back into the queue, so that its worker acts on the answer about a step; a whole run that may not
     be done ends here."""
-    _tell(connection, f"approval.{answered.status}", run, answered, now)
+    tell_approval(connection, answered.status.value, run, answered.id, now)
     if answered.status is ApprovalStatus.APPROVED or answered.step_id:
         state, approver = _RUN_STATE[answered.status], answered.decided_by or ""
         lease_store.go_on(connection, run.id, state, approver=approver, note=answered.note, now=now)

@@ -17,6 +17,7 @@ from services.tasks.errors import ApproverIsRequester, RunNotFound, RunNotReport
 from services.tasks.models.approval import ApprovalStatus, Ask
 from services.tasks.models.ledger import Decision, NewReportedRun, ReportedRun, amended, decided, settled
 from services.tasks.models.run import ApprovalState, Run, RunStatus
+from services.tasks.operations.approval_events import tell_approval
 from services.tasks.operations.new_run import MAX_PAYLOAD_BYTES
 from services.tasks.store import approval as approval_store
 from services.tasks.store import history, ledger, tables
@@ -81,8 +82,7 @@ def ask(connection: Connection, run_id: str, question: Ask, caller: Caller, cloc
     after = amended(run, awaiting, clock.now())
     ledger.save_run(connection, run, after, clock.now())
     publish_run(connection, _stored(connection, run_id), clock.now())
-    asked_of = ledger.named(connection, run_id)
-    return approval_store.add_approval(connection, asked_of, question, caller.agent_id, clock.now())
+    return _ask(connection, run_id, question, caller.agent_id, clock)
 
 
 def decide_run(
@@ -122,12 +122,14 @@ def _decide(
     expired: bool = False,
 ) -> Run:
     after = decided(run, decision, "" if expired else actor, note, clock.now())
-    ledger.save_run(connection, run, after, clock.now())
     question = approval_store.pending_of_run(connection, run.id)
     if question is not None:
         status = ApprovalStatus.EXPIRED if expired else _ANSWERS[decision]
         decided_by = None if expired else actor
         approval_store.answer(connection, question, status, decided_by=decided_by, note=note, now=clock.now())
+        tell_approval(connection, status.value, ledger.named(connection, run.id), question, clock.now())
+    # Only now, for a run that has ended is somewhere else.
+    ledger.save_run(connection, run, after, clock.now())
     outbox.audit(
         connection,
         tables.outbox,
@@ -149,10 +151,15 @@ def _ask_if_awaiting(connection: Connection, before: ReportedRun | None, after: 
     """A run that its reporter has wait for approval is in the inbox, for as long as it takes."""
     was, now = (run is not None and run.status is RunStatus.AWAITING_APPROVAL for run in (before, after))
     if now and not was:
-        question = Ask("", None, "", None)
-        approval_store.add_approval(
-            connection, ledger.named(connection, after.id), question, after.created_by, clock.now()
-        )
+        _ask(connection, after.id, Ask("", None, "", None), after.created_by, clock)
+
+
+def _ask(connection: Connection, run_id: str, question: Ask, requested_by: str, clock: Clock) -> str:
+    """Stores a question about a run that waits for the answer, and publishes it; answers its id."""
+    asked_of = ledger.named(connection, run_id)
+    approval_id = approval_store.add_approval(connection, asked_of, question, requested_by, clock.now())
+    tell_approval(connection, "requested", asked_of, approval_id, clock.now())
+    return approval_id
 
 
 def with_inputs(connection: Connection, runs: Sequence[Run], max_bytes: int) -> list[Run]:

@@ -20,7 +20,7 @@ from services.tasks.errors import CreatedByNotCaller
 from services.tasks.models.judgement import too_late
 from services.tasks.models.schedule import FireTime, ScheduleFault, fire_times, parse_schedule
 from services.tasks.models.task import NewTask, ScheduleKind
-from services.tasks.models.topic import example_of
+from services.tasks.models.topic import example_of, matches, pattern_fault
 from services.tasks.operations.task import require_own_name
 from services.tasks.operations.task_faults import faults_of, filter_faults
 
@@ -91,6 +91,9 @@ def _sample_faults(sample: Mapping[str, Any], kind: ScheduleKind) -> list[Violat
         faults.append(Violation("sample.event", "is made of sample.result for schedule_kind condition: give that"))
     elif "event" in sample and kind is not ScheduleKind.EVENT:
         faults.append(Violation("sample.event", NO_EVENT))
+    run = sample.get("run")
+    if kind is ScheduleKind.EVENT and isinstance(run, Mapping) and not isinstance(run.get("topic", ""), str):
+        faults.append(Violation("sample.run.topic", "must be a string"))
     return faults + [
         Violation(f"sample.{name}", "must be an object")
         for name in ROOTS
@@ -102,10 +105,13 @@ def _ask_filter(new: NewTask, sample: Mapping[str, Any]) -> tuple[bool | None, s
     """Whether the event of the sample would make a run, and why not."""
     if "event" not in sample or filter_faults(new.schedule_kind, new.event_filter):
         return None, ""
+    topic = _topic(new, sample)
+    if not pattern_fault(new.schedule_expr) and not matches(new.schedule_expr, topic):
+        return False, f"the task does not wait for {topic!r}: {new.schedule_expr!r} does not match it"
     if not new.event_filter:
         return True, ""
     try:
-        holds = compile_filter(new.event_filter).holds(Subject(_topic(new, sample), sample["event"]))
+        holds = compile_filter(new.event_filter).holds(Subject(topic, sample["event"]))
     except ExpressionError as error:
         return None, f"the filter {error}"
     return holds, "" if holds else "the filter is not true of it"
@@ -142,8 +148,8 @@ def _params(new: NewTask, sample: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _topic(new: NewTask, sample: Mapping[str, Any]) -> str:
-    given = sample.get("run", {}).get("topic")
-    return given if isinstance(given, str) else example_of(new.schedule_expr)
+    topic: str = sample.get("run", {}).get("topic", example_of(new.schedule_expr))
+    return topic
 
 
 def _context(new: NewTask, sample: Mapping[str, Any], now: datetime) -> dict[str, Any]:

@@ -12,13 +12,14 @@ from services.pipeline import definition
 from services.pipeline.cel import compile_filter
 from services.pipeline.errors import ExpressionError
 from services.tasks.models.schedule import ScheduleFault, parse_schedule
-from services.tasks.models.task import NewTask, ScheduleKind
+from services.tasks.models.task import NewTask, ScheduleKind, Task
 from services.tasks.operations.new_run import MAX_PAYLOAD_BYTES
 from services.tasks.operations.tool import Use, tool_faults
 
 _WITHOUT_TIMES = (ScheduleKind.MANUAL, ScheduleKind.EVENT, ScheduleKind.CONDITION)
 _WITH_EVENT = (ScheduleKind.EVENT, ScheduleKind.CONDITION)
 _PROBE = "condition.probe"
+_NO_TEMPLATE = "is taken as it stands, and so must not contain ${: templates are for the input of steps"
 _MAX_INPUT_BYTES = 64 * 1024
 
 
@@ -26,7 +27,7 @@ def faults_of(connection: Connection, new: NewTask, now: datetime) -> tuple[date
     """The first fire time of a schedule that begins now, and every fault of the task."""
     kind = new.schedule_kind
     first, faults = first_fire_time(kind, new.schedule_expr, new.timezone, now)
-    faults = [*faults, *filter_faults(kind, new.event_filter), *_dedupe_faults(new)]
+    faults = [*faults, *filter_faults(kind, new.event_filter), *key_faults(new)]
     faults += condition_faults(connection, kind, new.condition, new.payload)
     return first, [*faults, *payload_faults(connection, new.payload, kind)]
 
@@ -55,6 +56,18 @@ def filter_faults(kind: ScheduleKind, text: str) -> list[Violation]:
     except ExpressionError as fault:
         return [Violation("event_filter", str(fault))]
     return []
+
+
+def key_faults(task: NewTask | Task) -> list[Violation]:
+    """What is wrong with the keys that runs share."""
+    keys = {"dedupe_key": task.dedupe_key, "concurrency_key": task.concurrency_key}
+    # All events would have the one key that was meant to tell them apart, and be suppressed.
+    faults = [Violation(name, _NO_TEMPLATE) for name, key in keys.items() if "${" in key]
+    # A key without a window is what earlier clients send: it does nothing, and says so.
+    if task.dedupe_window_seconds and not task.dedupe_key:
+        fault = "does nothing without a dedupe_key: give one, or leave it at 0"
+        faults.append(Violation("dedupe_window_seconds", fault))
+    return faults
 
 
 def condition_faults(
@@ -88,13 +101,6 @@ def payload_faults(connection: Connection, payload: dict[str, Any], kind: Schedu
     problems = definition.check(payload, has_event=kind in _WITH_EVENT, has_topic=kind is ScheduleKind.EVENT)
     faults = [Violation(problem.field, problem.description) for problem in problems]
     return faults + tool_faults(connection, _tools_used(payload, {problem.field for problem in problems}))
-
-
-def _dedupe_faults(new: NewTask) -> list[Violation]:
-    # A key without a window is what earlier clients send: it does nothing, and says so.
-    if new.dedupe_window_seconds and not new.dedupe_key:
-        return [Violation("dedupe_window_seconds", "does nothing without a dedupe_key: give one, or leave it at 0")]
-    return []
 
 
 def _tools_used(payload: dict[str, Any], faulty: Container[str]) -> dict[int, Use]:

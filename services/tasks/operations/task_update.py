@@ -19,7 +19,13 @@ from services.tasks.operations.probing import follow_task
 from services.tasks.operations.scheduling import NewTrace
 from services.tasks.operations.task import lock_own_task
 from services.tasks.operations.task_audit import audit_change
-from services.tasks.operations.task_faults import condition_faults, filter_faults, first_fire_time, payload_faults
+from services.tasks.operations.task_faults import (
+    condition_faults,
+    filter_faults,
+    first_fire_time,
+    key_faults,
+    payload_faults,
+)
 from services.tasks.operations.task_status import MOVES
 from services.tasks.store import task as task_store
 
@@ -72,6 +78,8 @@ def _change(connection: Connection, task: Task, changes: dict[str, Any], now: da
         changes |= new_times
     if not _FILTER.isdisjoint(changes):
         faults += filter_faults(wanted.schedule_kind, wanted.event_filter)
+    if "concurrency_key" in changes:
+        faults += key_faults(wanted)
     if not _PAYLOAD.isdisjoint(changes):
         faults += payload_faults(connection, wanted.payload, wanted.schedule_kind)
     if not _CONDITION.isdisjoint(changes):

@@ -18,7 +18,7 @@ from services.chassis.egress.errors import AddressRefused
 from services.chassis.egress.guard import Guard
 from services.chassis.errors import InvalidArgument, Violation
 from services.chassis.ids import new_id
-from services.tasks.errors import TooManyWebhooks, WebhookNotFound
+from services.tasks.errors import TooManyWebhooks, WebhookNotFound, WebhookOfAgent
 from services.tasks.models.topic import pattern_fault
 from services.tasks.models.webhook import NewWebhook, Webhook
 from services.tasks.store import tables
@@ -40,7 +40,7 @@ def create_webhook(
     _check(new.url, new.topics, guard)
     if store.count_webhooks(connection) >= MAX_WEBHOOKS:
         raise TooManyWebhooks(MAX_WEBHOOKS)
-    now, secret = clock.now(), _new_secret()
+    now, secret = clock.now(), new_secret()
     webhook = Webhook(
         id=new_id(),
         url=new.url,
@@ -66,8 +66,10 @@ def update_webhook(
     *,
     request_id: str,
 ) -> Webhook:
-    """Changes some fields of a webhook. Raises WebhookNotFound or InvalidArgument."""
+    """Changes some fields of a webhook. Raises WebhookNotFound, WebhookOfAgent or InvalidArgument."""
     before = locked(connection, webhook_id)
+    if before.agent_id and "url" in changes:
+        raise WebhookOfAgent(webhook_id, before.agent_id)
     _check(changes.get("url"), changes.get("topics", ()), guard)
     after = replace(before, **changes)
     if after != before:
@@ -82,7 +84,7 @@ def rotate_secret(
     connection: Connection, webhook_id: str, caller: Caller, clock: Clock, *, request_id: str
 ) -> tuple[Webhook, str]:
     """Gives a webhook a new secret; answers that, too. Raises WebhookNotFound."""
-    webhook, secret, until = locked(connection, webhook_id), _new_secret(), clock.now() + OVERLAP
+    webhook, secret, until = locked(connection, webhook_id), new_secret(), clock.now() + OVERLAP
     store.rotate_secret(connection, webhook_id, secret, until, clock.now())
     told = {"previous_secret_until": until.isoformat()}
     audit(connection, "rotate_secret", webhook_id, caller.agent_id, clock, after=told, request_id=request_id)
@@ -90,8 +92,13 @@ def rotate_secret(
 
 
 def delete_webhook(connection: Connection, webhook_id: str, caller: Caller, clock: Clock, *, request_id: str) -> int:
-    """Deletes a webhook and what is still to be delivered to it; answers how many that were. Raises WebhookNotFound."""
+    """Deletes a webhook and what is still to be delivered to it; answers how many that were.
+
+    Raises WebhookNotFound or WebhookOfAgent.
+    """
     webhook = locked(connection, webhook_id)
+    if webhook.agent_id:
+        raise WebhookOfAgent(webhook_id, webhook.agent_id)
     pending = delivery_store.delete_pending(connection, webhook_id)
     store.delete_webhook(connection, webhook_id)
     before = _audited(webhook) | {"pending_deliveries": pending}
@@ -162,7 +169,7 @@ def _url_faults(url: str, guard: Guard) -> list[Violation]:
     return []
 
 
-def _new_secret() -> str:
+def new_secret() -> str:
     return _PREFIX + base64.b64encode(secrets.token_bytes(_SECRET_BYTES)).decode()
 
 

@@ -133,11 +133,11 @@ class EventServicer(rpc.EventServiceServicer):
         self, request: pb.ListEventDeliveriesRequest, context: _Context
     ) -> pb.ListEventDeliveriesResponse:
         position, limit, event_id = self._cursors.decode(request), page_limit(request), request.event_id
-        after = str(position[0]) if position else None
+        after, outcome = str(position[0]) if position else None, convert.delivery_outcome(request)
 
         def read(connection: Connection, clock: Clock) -> list[Delivery]:
             operations.get_event(connection, event_id)
-            return store.list_deliveries(connection, event_id, limit=limit + 1, after_task_id=after)
+            return store.list_deliveries(connection, event_id, outcome, limit=limit + 1, after_task_id=after)
 
         items, cursor = self._cursors.page(
             request, await self._database.read(read), convert.delivery_message, lambda delivery: delivery.task_id

@@ -12,6 +12,7 @@ from services.chassis.clock import Clock
 from services.chassis.database import Database
 from services.chassis.egress.guard import Guard
 from services.chassis.idempotency import Idempotency
+from services.chassis.ids import stored_id
 from services.chassis.paging import Cursors, page_limit
 from services.tasks.convert import webhook as convert
 from services.tasks.models.webhook import WebhookDelivery
@@ -99,10 +100,13 @@ class WebhookServicer(rpc.WebhookServiceServicer):
     ) -> pb.ListWebhookDeliveriesResponse:
         position, limit, webhook_id = self._cursors.decode(request), page_limit(request), request.webhook_id
         before_id, status = str(position[0]) if position else None, convert.delivery_status(request)
+        event_id = stored_id(request.event_id)
 
         def read(connection: Connection, clock: Clock) -> list[WebhookDelivery]:
             operations.get_webhook(connection, webhook_id)
-            return delivery_store.list_deliveries(connection, webhook_id, status, limit=limit + 1, before_id=before_id)
+            return delivery_store.list_deliveries(
+                connection, webhook_id, status, event_id, limit=limit + 1, before_id=before_id
+            )
 
         items, cursor = self._cursors.page(
             request, await self._database.read(read), convert.delivery_message, lambda delivery: delivery.id

@@ -132,10 +132,17 @@ def events_by_id(connection: Connection, event_ids: Sequence[str]) -> list[Event
 
 
 def list_deliveries(
-    connection: Connection, event_id: str, *, limit: int, after_task_id: str | None = None
+    connection: Connection,
+    event_id: str,
+    outcome: DeliveryOutcome | None = None,
+    *,
+    limit: int,
+    after_task_id: str | None = None,
 ) -> list[Delivery]:
-    """What an event did to up to `limit` tasks, by task id, behind `after_task_id`."""
+    """What an event did to up to `limit` tasks, all or those with one outcome, by task id, behind `after_task_id`."""
     query = select(event_deliveries).where(event_deliveries.c.event_id == event_id)
+    if outcome is not None:
+        query = query.where(event_deliveries.c.outcome == outcome.value)
     if after_task_id is not None:
         query = query.where(event_deliveries.c.task_id > after_task_id)
     rows = connection.execute(query.order_by(event_deliveries.c.task_id).limit(limit))

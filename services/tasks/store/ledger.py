@@ -23,6 +23,8 @@ _EXCERPT_CHARACTERS = 100
 _PRIORITY = 5
 _INPUTS_AT_ONCE = 8
 
+_NAMED = [runs.c[name] for name in ("id", "task_id", "task", "created_by", "traceparent", "event_depth")]
+
 
 def _short_log(run: Any) -> ColumnElement[str]:
     start = func.substr(run.log_excerpt, 1, _EXCERPT_CHARACTERS, type_=String) + "…"
@@ -109,8 +111,8 @@ def save_run(connection: Connection, before: ReportedRun, after: ReportedRun, no
 
 
 def named(connection: Connection, run_id: str) -> Row[Any]:
-    """What a question says of a reported run that is live."""
-    return connection.execute(select(runs.c.id, runs.c.task_id, runs.c.task).where(runs.c.id == run_id)).one()
+    """What a question says of a reported run that is live, and what is told with it."""
+    return connection.execute(select(*_NAMED).where(runs.c.id == run_id)).one()
 
 
 def read_inputs(connection: Connection, run_ids: Iterable[str], max_bytes: int) -> dict[str, dict[str, Any]]:

@@ -446,7 +446,17 @@ webhooks = Table(
     Column("created_by", Id, nullable=False),
     Column("created_at", Timestamp, nullable=False),
     Column("updated_at", Timestamp, nullable=False),
+    # The agent whose `webhook_url` it is, and the message that told of it last.
+    Column("agent_id", Id),
+    Column("told_by", Id),
     CheckConstraint("(previous_secret IS NULL) = (previous_secret_until IS NULL)", name="previous_secret"),
+    Index(
+        "uq_webhooks_agent_id",
+        "agent_id",
+        unique=True,
+        postgresql_where=text("agent_id IS NOT NULL"),
+        sqlite_where=text("agent_id IS NOT NULL"),
+    ),
 )
 
 # The topics, and patterns of topics, that a webhook is for, in the order in which they were given.

@@ -7,11 +7,11 @@ from typing import Any
 from sqlalchemy import Connection, Row, Select, delete, func, insert, select, update
 
 from services.tasks.models.topic import key_of, keys_of, matches
-from services.tasks.models.webhook import Webhook
+from services.tasks.models.webhook import Subscriber, Webhook
 from services.tasks.store.tables import webhook_topics, webhooks
 
-_SECRET = ("secret", "previous_secret")
-_READ = [column for column in webhooks.c if column.name not in _SECRET]
+_UNREAD = ("secret", "previous_secret", "told_by")
+_READ = [column for column in webhooks.c if column.name not in _UNREAD]
 _t = webhook_topics.c
 
 
@@ -27,6 +27,7 @@ def add_webhook(connection: Connection, webhook: Webhook, secret: str) -> None:
             created_by=webhook.created_by,
             created_at=webhook.created_at,
             updated_at=webhook.updated_at,
+            agent_id=webhook.agent_id,
         )
     )
     _add_topics(connection, webhook)
@@ -61,8 +62,9 @@ def delete_webhook(connection: Connection, webhook_id: str) -> None:
 
 
 def count_webhooks(connection: Connection) -> int:
-    """How many webhooks there are."""
-    return connection.execute(select(func.count()).select_from(webhooks)).scalar_one()
+    """How many webhooks there are beside those of agents."""
+    query = select(func.count()).select_from(webhooks).where(webhooks.c.agent_id.is_(None))
+    return connection.execute(query).scalar_one()
 
 
 def get_webhook(connection: Connection, webhook_id: str) -> Webhook | None:
@@ -83,16 +85,29 @@ def list_webhooks(connection: Connection, *, limit: int, before_id: str | None =
     return _webhooks(connection, connection.execute(query.order_by(webhooks.c.id.desc()).limit(limit)).all())
 
 
-def subscribers(connection: Connection, topic: str) -> list[str]:
-    """The ids of the enabled webhooks that are for a topic, each once."""
+def webhook_of_agent(connection: Connection, agent_id: str) -> tuple[str, str] | None:
+    """The id of an agent's webhook, and the message that told of it last; nobody else changes it meanwhile."""
+    query = select(webhooks.c.id, webhooks.c.told_by).where(webhooks.c.agent_id == agent_id).with_for_update()
+    row = connection.execute(query).one_or_none()
+    return None if row is None else (row.id, row.told_by)
+
+
+def note_told(connection: Connection, webhook_id: str, message_id: str) -> None:
+    """Records which message told of an agent's webhook last."""
+    connection.execute(update(webhooks).where(webhooks.c.id == webhook_id).values(told_by=message_id))
+
+
+def subscribers(connection: Connection, topic: str) -> list[Subscriber]:
+    """The enabled webhooks that are for a topic, each once."""
     query = (
-        select(_t.webhook_id, _t.pattern)
+        select(_t.webhook_id, _t.pattern, webhooks.c.agent_id)
         .join_from(webhook_topics, webhooks, _t.webhook_id == webhooks.c.id)
         .where(_t.topic_key.in_(keys_of(topic)), webhooks.c.enabled)
         .order_by(_t.webhook_id)
     )
     found = connection.execute(query)
-    return list(dict.fromkeys(webhook_id for webhook_id, pattern in found if matches(pattern, topic)))
+    matching = (Subscriber(row.webhook_id, row.agent_id) for row in found if matches(row.pattern, topic))
+    return list(dict.fromkeys(matching))
 
 
 def _add_topics(connection: Connection, webhook: Webhook) -> None:

@@ -25,7 +25,7 @@ def add_deliveries(connection: Connection, matched: Sequence[Event], now: dateti
     rows = [
         {
             "id": new_id(),
-            "webhook_id": webhook_id,
+            "webhook_id": subscriber.webhook_id,
             "event_id": event.id,
             "topic": event.topic,
             "status": DeliveryStatus.PENDING.value,
@@ -35,7 +35,8 @@ def add_deliveries(connection: Connection, matched: Sequence[Event], now: dateti
             "created_at": now,
         }
         for event in matched
-        for webhook_id in topics[event.topic]
+        for subscriber in topics[event.topic]
+        if subscriber.hears(event)
     ]
     for start in range(0, len(rows), _AT_ONCE):
         connection.execute(insert(webhook_deliveries), rows[start : start + _AT_ONCE])
@@ -118,14 +119,17 @@ def list_deliveries(
     connection: Connection,
     webhook_id: str,
     status: DeliveryStatus | None,
+    event_id: str = "",
     *,
     limit: int,
     before_id: str | None = None,
 ) -> list[WebhookDelivery]:
-    """Up to `limit` deliveries of a webhook, newest first, with smaller ids than `before_id`."""
+    """Up to `limit` deliveries of a webhook, all or those of one event, newest first, with ids below `before_id`."""
     query = select(*_READ).where(_d.webhook_id == webhook_id)
     if status is not None:
         query = query.where(_d.status == status.value)
+    if event_id:
+        query = query.where(_d.event_id == event_id)
     if before_id is not None:
         query = query.where(_d.id < before_id)
     return [_delivery(row) for row in connection.execute(query.order_by(_d.id.desc()).limit(limit))]

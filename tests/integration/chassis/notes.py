@@ -7,6 +7,7 @@ from sqlalchemy import Column, Connection, Integer, MetaData, String, Table, ins
 from services.chassis.answers import idempotency_table
 from services.chassis.clock import Clock
 from services.chassis.columns import Id, Json, Timestamp
+from services.chassis.outbox import outbox_table
 
 metadata = MetaData()
 table = Table(
@@ -19,6 +20,7 @@ table = Table(
     Column("code", Id),
 )
 idempotency_keys = idempotency_table(metadata)
+outbox = outbox_table(metadata)
 
 
 def write(connection: Connection, number: int, text: str = "", at: datetime | None = None) -> None:

@@ -27,7 +27,7 @@ class Counter:
     groups: list[list[str]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        idempotency = Idempotency(self.database, notes.idempotency_keys, 3600)
+        idempotency = Idempotency(self.database, notes.idempotency_keys, 3600, notes.outbox)
         self._sales: GroupedOnce[str, Any] = idempotency.grouped(messages.BuyResponse, self._sell)
 
     async def buy(self, title: str, key: str = "", agent_id: str = "ada") -> tuple[str, bool]:

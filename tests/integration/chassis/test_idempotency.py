@@ -71,7 +71,7 @@ class Till:
 @pytest.fixture
 def till(database: Database, open_database: OpenDatabase, clock: ManualClock) -> Till:
     timed = open_database(clock=clock)
-    return Till(timed, Idempotency(timed, notes.idempotency_keys, TTL_SECONDS))
+    return Till(timed, Idempotency(timed, notes.idempotency_keys, TTL_SECONDS, notes.outbox))
 
 
 async def _refusal(awaitable: Any) -> ServiceError:

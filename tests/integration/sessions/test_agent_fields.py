@@ -6,10 +6,16 @@ from typing import Any
 
 import pytest
 from baton.sessions.v1.agent_pb2 import Agent, AgentStatus
-from baton.sessions.v1.agent_service_pb2 import CreateAgentRequest, GetAgentRequest, UpdateAgentRequest
+from baton.sessions.v1.agent_service_pb2 import (
+    ArchiveAgentRequest,
+    CreateAgentRequest,
+    GetAgentRequest,
+    UpdateAgentRequest,
+)
 from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.struct_pb2 import Struct
 
+from services.chassis import outbox
 from services.chassis.errors import (
     Aborted,
     AlreadyExists,
@@ -123,7 +129,10 @@ async def test_a_change_that_changes_nothing_is_none(sessions: Sessions) -> None
     agent = await sessions.agent(**FULL)
     sessions.clock.advance(minutes=1)
     assert await update(sessions, agent.id, **FULL, scopes=["tasks:read"]) == agent
-    assert [entry["action"] for entry in await sessions.audited()] == ["agent.create"]
+    # The audit hears of every call, and of this one that it changed nothing.
+    entry = (await sessions.audited())[-1]
+    assert (entry["action"], entry["resource"]) == ("agent.update", f"agent/{agent.id}")
+    assert not any(name.startswith(("before", "after")) and value for name, value in entry.items())
 
 
 async def test_metadata_is_merged_and_null_removes(sessions: Sessions) -> None:
@@ -290,6 +299,21 @@ async def test_an_agent_gains_only_what_the_caller_holds(sessions: Sessions) -> 
     assert list(changed.agent.scopes) == ["audit:read", "tasks:write"]
 
 
+@pytest.mark.parametrize("role", ["payer", ""])
+async def test_whoever_changes_what_an_agent_works_as_could_do_that_work(sessions: Sessions, role: str) -> None:
+    agent = await sessions.agent("runs:work", role="mailer")
+    request = UpdateAgentRequest(agent_id=agent.id, role=role)
+    with pytest.raises(PermissionDenied, match="the caller does not hold runs:work") as refused:
+        await sessions.caller(["agents:admin"]).UpdateAgent(request)
+    assert refused.value.reason == "SCOPES_NOT_HELD"
+    holder = sessions.caller(["agents:admin", "runs:work"])
+    assert (await holder.UpdateAgent(request)).agent.role == role
+    # Without the scope a role is a word.
+    other = await sessions.agent("runs:read", role="mailer")
+    free = UpdateAgentRequest(agent_id=other.id, role=role)
+    assert (await sessions.caller(["agents:admin"]).UpdateAgent(free)).agent.role == role
+
+
 async def test_a_scope_that_does_not_exist_is_named_where_it_stands(sessions: Sessions) -> None:
     agent = await sessions.agent()
     with pytest.raises(InvalidArgument) as refused:
@@ -355,3 +379,22 @@ async def test_the_audit_is_told_who_changed_what_and_no_secrets(sessions: Sessi
     assert second["before"]["name"] == "scribe"
     assert set(second["after"]) == {"name", "metadata", "system_prompt"}
     assert "hidden" not in repr((first, second))
+
+
+async def test_where_an_agent_is_told_of_its_runs_is_told_when_it_changes(sessions: Sessions) -> None:
+    admin = sessions.caller(["admin"])
+    made = (await admin.CreateAgent(CreateAgentRequest(name="ada", scopes=["tasks:read"]))).agent
+    for changes in (
+        {"webhook_url": "https://example.com/hook"},
+        {"model": "m"},
+        {"webhook_url": "https://example.com/hook"},
+        {"webhook_url": "https://example.org/other"},
+    ):
+        await admin.UpdateAgent(UpdateAgentRequest(agent_id=made.id, **changes))
+    await admin.ArchiveAgent(ArchiveAgentRequest(agent_id=made.id))
+    told = sessions.database.run(
+        lambda connection, clock: outbox.oldest(connection, tables.outbox, outbox.AGENT_WEBHOOK, 10)
+    )
+    assert [message.payload for message in told] == [
+        {"agent_id": made.id, "url": url} for url in ("https://example.com/hook", "https://example.org/other", None)
+    ]

@@ -144,7 +144,7 @@ async def test_filters(sessions: Sessions) -> None:
     assert await actions(context="workflows") == ["workflow.advance"]
     assert await actions(trace_id="d" * 32) == ["run.cancel"]
     assert await actions(run_id=run.upper()) == ["run.approve"]
-    assert await actions(request_id="k7") == ["run.approve"]
+    assert await actions(idempotency_key="k7") == ["run.approve"]
     second = (await listed(sessions, action="run.cancel"))[0].occurred_at
     assert await actions(until=second) == ["task.create"]
     assert await actions(since=second, action="run.*", actor=ADA) == ["run.approve", "run.cancel"]

@@ -55,7 +55,7 @@ async def test_a_race_of_twenty_makes_one(sessions: Sessions) -> None:
     assert len({answer.orchestrator.id for answer in answers}) == 1
     assert [answer.created for answer in answers].count(True) == 1
     assert await sessions.count(tables.agents) == 1
-    assert [entry["action"] for entry in await sessions.audited()] == ["agent.create"]
+    assert [entry["action"] for entry in await sessions.audited()].count("agent.create") == 1
 
 
 async def test_the_database_itself_holds_no_second_one(sessions: Sessions) -> None:

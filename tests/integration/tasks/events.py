@@ -112,9 +112,3 @@ def count_undispatched(connection: Connection, clock: Clock) -> int:
     query = select(func.count()).select_from(tables.events).where(tables.events.c.dispatched_at.is_(None))
     found: int = connection.execute(query).scalar_one()
     return found
-
-
-def audited(connection: Connection, clock: Clock) -> list[dict[str, Any]]:
-    """What was audited, in order."""
-    query = select(tables.outbox.c.payload).where(tables.outbox.c.topic == "audit").order_by(tables.outbox.c.id)
-    return list(connection.execute(query).scalars())

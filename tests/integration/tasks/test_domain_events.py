@@ -274,3 +274,22 @@ async def test_the_dispatcher_hears_of_a_run_that_ends(tasks: Tasks) -> None:
     (leased,) = await tasks.lease()
     async with hint_for_the_dispatcher(tasks):
         await tasks.finish(leased.lease)
+
+
+async def test_questions_about_reported_runs_are_told_like_others(tasks: Tasks) -> None:
+    await waiting_for(tasks, "approval.*")
+    script = reporter(tasks)
+    run, other = await script.report(AWAITING), await script.report(AWAITING)
+    await approver(tasks).approve(run.id)
+    await approver(tasks).reject(other.id)
+    told = [(topic, payload["run_id"], payload["decided_by"] is None) for topic, payload in await payloads(tasks)]
+    # All at one time, so in no order.
+    assert sorted(told) == sorted(
+        [
+            ("approval.requested", run.id, True),
+            ("approval.requested", other.id, True),
+            ("approval.approved", run.id, False),
+            ("approval.rejected", other.id, False),
+        ]
+    )
+    assert {payload["created_by"] for _, payload in await payloads(tasks)} == {script.id}

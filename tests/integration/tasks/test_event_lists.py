@@ -3,6 +3,7 @@
 from datetime import timedelta
 
 import pytest
+from baton.tasks.v1 import event_pb2
 from baton.tasks.v1 import event_service_pb2 as pb
 from baton.tasks.v1.run_service_pb2 import ExportRunsAsNdjsonRequest, ExportRunsRequest, ListRunsRequest
 
@@ -98,6 +99,25 @@ async def test_what_an_event_did_is_listed_by_task(tasks: Tasks) -> None:
             pb.ListEventDeliveriesRequest(event_id=new_id(), limit=3, cursor=first.next_cursor)
         )
     assert refused.value.reason == "CURSOR_INVALID"
+
+
+async def test_what_an_event_did_is_listed_by_outcome(tasks: Tasks) -> None:
+    told = [(await waiting_for(tasks, "order.*", event_filter=text)).id for text in ("event.no", "false", "event.no")]
+    done, one = await publish(tasks), publisher(tasks)
+    for outcome, expected in (
+        (event_pb2.DELIVERY_OUTCOME_FILTER_ERROR, sorted([told[0], told[2]])),
+        (event_pb2.DELIVERY_OUTCOME_FILTERED, [told[1]]),
+        (event_pb2.DELIVERY_OUTCOME_RAN, []),
+    ):
+        request = pb.ListEventDeliveriesRequest(event_id=done.event_id, outcome=outcome, limit=1)
+        seen: list[str] = []
+        while True:
+            page = await one.ListEventDeliveries(request)
+            seen += [delivery.task_id for delivery in page.items]
+            if not page.has_more:
+                break
+            request.cursor = page.next_cursor
+        assert seen == expected
 
 
 async def test_topics_are_those_that_active_tasks_wait_for(tasks: Tasks) -> None:

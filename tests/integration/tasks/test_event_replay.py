@@ -9,12 +9,12 @@ from services.chassis.ids import new_id
 from services.chassis.structs import from_struct
 from services.tasks.models.event import MAX_DEPTH
 from services.tasks.store import tables
+from tests.integration.tasks.audits import audited_changes
 from tests.integration.tasks.events import (
     FILTERED,
     NO_TASK,
     RAN,
     TOO_DEEP,
-    audited,
     event_of,
     publish,
     publisher,
@@ -98,7 +98,7 @@ async def test_a_repeated_request_is_one_event(tasks: Tasks) -> None:
 async def test_it_is_audited(tasks: Tasks) -> None:
     old, agent_id = await publish(tasks), new_id()
     anew = await publisher(tasks, agent_id=agent_id).ReplayEvent(pb.ReplayEventRequest(event_id=old.event_id))
-    entry = (await tasks.database.read(audited))[-1]
+    entry = (await audited_changes(tasks))[-1]
     assert (entry["action"], entry["actor"], entry["resource"]) == (
         "event.replay", agent_id, f"event/{anew.details.event_id}",
     )  # fmt: skip

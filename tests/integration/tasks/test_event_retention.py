@@ -16,7 +16,8 @@ from services.tasks import pruning
 from services.tasks.housekeeping import Retention
 from services.tasks.operations import dispatch, retention
 from services.tasks.store import tables
-from tests.integration.tasks.events import audited, dispatch_all, event_of, events_of, publish, waiting_for
+from tests.integration.tasks.audits import audited_changes
+from tests.integration.tasks.events import dispatch_all, event_of, events_of, publish, waiting_for
 from tests.integration.tasks.running import Tasks, one_engine
 
 
@@ -88,7 +89,7 @@ async def test_a_call_is_audited_once(tasks: Tasks) -> None:
     # Repeated, it answers the same and deletes nothing that has grown old since.
     assert await clean_up(tasks, admin, max_age_hours=1, request_id="tidy up") == first
     assert await tasks.count(tables.events) == 1
-    (entry,) = [entry for entry in await tasks.database.read(audited) if entry["action"] == "event.prune"]
+    (entry,) = [entry for entry in await audited_changes(tasks) if entry["action"] == "event.prune"]
     assert (entry["actor"], entry["request_id"], entry["after"]["events"]) == (admin, "tidy up", 1)
 
 
@@ -119,5 +120,5 @@ async def test_the_daily_look_deletes_them_too(tasks: Tasks) -> None:
     daily = Retention(tasks.database, days=30)
     assert await daily.step() == 86_400
     assert await tasks.count(tables.events) == 0
-    entry = (await tasks.database.read(audited))[-1]
+    entry = (await audited_changes(tasks))[-1]
     assert (entry["action"], entry["actor"], entry["after"]["events"]) == ("run.prune", "baton.retention", 1)

@@ -191,6 +191,28 @@ async def test_a_preview_asks_the_filter_and_renders_the_event(tasks: Tasks) -> 
     assert await tasks.count(tables.tasks) == 0
 
 
+@one_engine
+@pytest.mark.parametrize("event_filter", ["", "true"])
+@pytest.mark.parametrize(
+    ("pattern", "topic"), [("order.*", "order"), ("order.*", "invoice.paid"), ("**", "run.failed")]
+)
+async def test_an_event_with_a_topic_that_nobody_waits_for_would_make_no_run(
+    tasks: Tasks, pattern: str, topic: str, event_filter: str
+) -> None:
+    sample = {"event": {}, "run": {"topic": topic}}
+    shown = await preview(tasks, sample, schedule_kind=EVENT, schedule_expr=pattern, event_filter=event_filter)
+    assert (shown.valid, shown.event_matches, shown.HasField("event_matches")) == (True, False, True)
+    assert shown.event_reason == f"the task does not wait for {topic!r}: {pattern!r} does not match it"
+
+
+@one_engine
+@pytest.mark.parametrize("topic", [5, None])
+async def test_a_topic_that_is_no_text_is_named(tasks: Tasks, topic: Any) -> None:
+    with pytest.raises(InvalidArgument) as refused:
+        await preview(tasks, {"run": {"topic": topic}}, schedule_kind=EVENT, schedule_expr="order.*")
+    assert [violation.field for violation in refused.value.violations] == ["sample.run.topic"]
+
+
 async def test_without_a_sample_nothing_is_guessed_of_the_event(tasks: Tasks) -> None:
     step = {"uses": "echo.test", "with": {"id": "${event.id}", "now": "${now}"}, "if": "event.paid"}
     fields: dict[str, Any] = {"schedule_kind": EVENT, "schedule_expr": "order.*", "title": "a"}

@@ -18,6 +18,7 @@ from services.chassis.ids import new_id
 from services.chassis.structs import from_struct
 from services.chassis.timestamps import from_timestamp, to_timestamp
 from services.tasks.store import tables
+from tests.integration.tasks.audits import audited_changes
 from tests.integration.tasks.events import (
     FILTER_ERROR,
     FILTERED,
@@ -26,7 +27,6 @@ from tests.integration.tasks.events import (
     RAN,
     SKIPPED,
     SUPPRESSED,
-    audited,
     event_of,
     event_request,
     publish,
@@ -226,7 +226,7 @@ async def test_publishing_is_audited_with_what_it_did(tasks: Tasks) -> None:
     agent_id = new_id()
     one = publisher(tasks, agent_id=agent_id)
     done = (await one.PublishEvent(event_request(payload={"id": 7}, request_id="the key"))).details
-    (entry,) = await tasks.database.read(audited)
+    (entry,) = await audited_changes(tasks)
     assert (entry["action"], entry["actor"], entry["resource"], entry["request_id"]) == (
         "event.publish", agent_id, f"event/{done.event_id}", "the key",
     )  # fmt: skip

@@ -13,7 +13,6 @@ from baton.tasks.v1.run_service_pb2 import CancelRunRequest
 from baton.tasks.v1.run_service_pb2_grpc import RunServiceStub
 from google.protobuf.field_mask_pb2 import FieldMask
 from opentelemetry.metrics import NoOpCounter, NoOpMeter
-from sqlalchemy import select
 
 from services.chassis import telemetry
 from services.chassis.errors import (
@@ -26,6 +25,7 @@ from services.chassis.errors import (
 from services.chassis.ids import new_id
 from services.chassis.structs import from_struct
 from services.tasks.store import tables
+from tests.integration.tasks.audits import audited_changes
 from tests.integration.tasks.reporting import (
     APPROVED,
     AWAITING,
@@ -60,12 +60,6 @@ def script(tasks: Tasks) -> Somebody:
 @pytest.fixture
 def person(tasks: Tasks) -> Somebody:
     return approver(tasks)
-
-
-async def audited(tasks: Tasks) -> list[dict[str, Any]]:
-    """What was published for the audit, in order."""
-    query = select(tables.outbox.c.payload).where(tables.outbox.c.topic == "audit").order_by(tables.outbox.c.id)
-    return await tasks.database.read(lambda connection, clock: list(connection.execute(query).scalars()))
 
 
 async def test_a_run_is_reported_from_its_begin_to_its_end(tasks: Tasks, script: Somebody) -> None:
@@ -306,7 +300,7 @@ async def test_a_decision_ends_the_wait_and_is_audited(
     assert (after.status, after.approval_state, after.approver) == (status, state, person.id)
     assert (after.approval_note, after.duration_ms) == ("as discussed", 180_000)
     assert after.finished_at.ToDatetime(UTC) == tasks.clock.now()
-    (entry,) = await audited(tasks)
+    (entry,) = await audited_changes(tasks)
     assert re.fullmatch("([0-9a-f]{32})?", entry.pop("trace_id")), "empty where nothing is traced"
     names = {SUCCEEDED: "succeeded", FAILED: "failed", SKIPPED: "skipped"}
     decisions = {"approve": "approved", "reject": "rejected", "cancel": "cancelled"}
@@ -359,7 +353,7 @@ async def test_nobody_decides_on_their_own_run_but_to_cancel_it(tasks: Tasks) ->
         with pytest.raises(PermissionDenied) as refused:
             await decide(run.id)
         assert refused.value.reason == "APPROVER_IS_REQUESTER"
-    assert await audited(tasks) == []
+    assert await audited_changes(tasks) == []
     assert (await owner.cancel(run.id)).status == SKIPPED
 
 
@@ -370,7 +364,7 @@ async def test_only_what_waits_is_decided(tasks: Tasks, script: Somebody, person
             with pytest.raises(FailedPrecondition) as refused:
                 await decide(run.id)
             assert refused.value.reason == "RUN_NOT_AWAITING_APPROVAL"
-    assert await audited(tasks) == []
+    assert await audited_changes(tasks) == []
 
 
 async def test_a_run_is_decided_once_however_many_decide(tasks: Tasks, script: Somebody) -> None:
@@ -381,7 +375,7 @@ async def test_a_run_is_decided_once_however_many_decide(tasks: Tasks, script: S
     refused = [answer for answer in answers if isinstance(answer, BaseException)]
     assert len(refused) == 5
     assert {answer.reason for answer in refused if isinstance(answer, ServiceError)} == {"RUN_NOT_AWAITING_APPROVAL"}
-    assert len(await audited(tasks)) == 1
+    assert len(await audited_changes(tasks)) == 1
 
 
 async def test_a_repeated_request_has_one_effect(tasks: Tasks, script: Somebody, person: Somebody) -> None:
@@ -391,7 +385,7 @@ async def test_a_repeated_request_has_one_effect(tasks: Tasks, script: Somebody,
     request = ApproveLedgerRunRequest(id=runs[0].id, request_id="yes")
     answers = [await person.ledger.ApproveLedgerRun(request) for _ in range(2)]
     assert answers[0] == answers[1]
-    assert [entry["request_id"] for entry in await audited(tasks)] == ["yes"]
+    assert [entry["request_id"] for entry in await audited_changes(tasks)] == ["yes"]
 
 
 @one_engine

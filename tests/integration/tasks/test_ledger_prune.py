@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 from baton.tasks.v1.ledger_service_pb2 import PruneLedgerRunsRequest, PruneLedgerRunsResponse
-from sqlalchemy import select
 
 from services.chassis.errors import DeadlineExceeded, InvalidArgument, PermissionDenied
 from services.tasks.operations import retention
 from services.tasks.store import tables
+from tests.integration.tasks.audits import audited_changes
 from tests.integration.tasks.reporting import AWAITING, FAILED, QUEUED, RUNNING, SKIPPED, SUCCEEDED, Somebody, reporter
 from tests.integration.tasks.running import Tasks
 
@@ -24,11 +24,6 @@ def admin(tasks: Tasks) -> Somebody:
 async def prune(admin: Somebody, date: str, request_id: str = "", **options: Any) -> PruneLedgerRunsResponse:
     request = PruneLedgerRunsRequest(date=date, request_id=request_id)
     return await admin.ledger.PruneLedgerRuns(request, **options)
-
-
-async def audited(tasks: Tasks) -> list[dict[str, Any]]:
-    query = select(tables.outbox.c.payload).where(tables.outbox.c.topic == "audit").order_by(tables.outbox.c.id)
-    return await tasks.database.read(lambda connection, clock: list(connection.execute(query).scalars()))
 
 
 async def test_only_finished_runs_that_began_before_are_deleted(tasks: Tasks, admin: Somebody) -> None:
@@ -50,14 +45,14 @@ async def test_a_date_in_the_future_deletes_nothing(tasks: Tasks, admin: Somebod
         await prune(admin, (tasks.clock.now() + timedelta(seconds=1)).isoformat())
     assert [(fault.field, fault.description) for fault in refused.value.violations] == [("date", "lies in the future")]
     assert [kept.id for kept in await admin.listed()] == [run.id]
-    assert await audited(tasks) == []
+    assert await audited_changes(tasks) == []
 
 
 async def test_one_call_leaves_one_audit_row(tasks: Tasks, admin: Somebody) -> None:
     await reporter(tasks).report(SUCCEEDED, started_at=DAY)
     answers = [await prune(admin, "2026-03-02", request_id="weekly") for _ in range(2)]
     assert answers[0] == answers[1]
-    (entry,) = await audited(tasks)
+    (entry,) = await audited_changes(tasks)
     assert (entry["action"], entry["actor"], entry["request_id"]) == ("run.prune", admin.id, "weekly")
     assert entry["after"]["runs"] == 1
     assert datetime.fromisoformat(entry["after"]["cutoff"]) == DAY + timedelta(days=1)
@@ -83,7 +78,7 @@ async def test_many_batches_are_one_call(tasks: Tasks, admin: Somebody) -> None:
     for number in range(5):
         await script.report(SUCCEEDED, started_at=DAY + timedelta(hours=number))
     assert (await prune(admin, "2026-03-02")).deleted == 5
-    assert len(await audited(tasks)) == 1
+    assert len(await audited_changes(tasks)) == 1
 
 
 async def test_a_call_without_time_says_that_there_is_more(tasks: Tasks, admin: Somebody) -> None:
@@ -91,7 +86,7 @@ async def test_a_call_without_time_says_that_there_is_more(tasks: Tasks, admin: 
     with pytest.raises(DeadlineExceeded) as refused:
         await prune(admin, "2026-03-02", timeout=1.5)
     assert refused.value.reason == "PRUNE_INCOMPLETE"
-    (entry,) = await audited(tasks)
+    (entry,) = await audited_changes(tasks)
     assert entry["after"]["complete"] is False
 
 

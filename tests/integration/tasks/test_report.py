@@ -182,6 +182,25 @@ async def test_an_output_above_64_kib_is_refused(tasks: Tasks) -> None:
 
 @one_engine
 @pytest.mark.parametrize(
+    ("fault", "field"),
+    [
+        # A lease with such outputs would not fit into one message, and nobody could ever do the run.
+        ({"output": to_value("x" * 65536)}, "output"),
+        ({"status": run_pb2.STEP_STATUS_FAILED, "output": None}, "error"),
+    ],
+)
+async def test_a_step_that_cannot_be_recorded_is_named(tasks: Tasks, fault: dict[str, Any], field: str) -> None:
+    (lease,) = await leased(tasks)
+    with pytest.raises(InvalidArgument) as refused:
+        await tasks.report(RunReport(lease=lease, steps=[step(0), step(1, **fault)]))
+    assert [violation.field for violation in refused.value.violations] == [f"reports[0].steps[1].{field}"]
+    assert await steps_of(tasks, lease.run_id) == []
+    largest = step(1, output=to_value("x" * 65534))
+    assert await tasks.report(RunReport(lease=lease, steps=[step(0), largest])) == [True]
+
+
+@one_engine
+@pytest.mark.parametrize(
     ("reports", "field"),
     [
         ([], "reports"),

@@ -7,7 +7,7 @@ import pytest
 from baton.tasks.v1.run_service_pb2 import PruneRunsRequest, PruneRunsResponse
 from baton.tasks.v1.run_service_pb2_grpc import RunServiceStub
 from google.protobuf.timestamp_pb2 import Timestamp
-from sqlalchemy import insert, select
+from sqlalchemy import insert
 
 from services.chassis.errors import InvalidArgument, PermissionDenied
 from services.chassis.ids import id_at, new_id
@@ -16,6 +16,7 @@ from services.tasks.housekeeping import Retention
 from services.tasks.models.pruning import Age
 from services.tasks.operations import retention
 from services.tasks.store import tables
+from tests.integration.tasks.audits import audited_changes
 from tests.integration.tasks.past import add_past_runs, add_past_steps, failed_run, listed, past_run
 from tests.integration.tasks.running import Tasks, one_engine
 
@@ -47,12 +48,6 @@ async def add_occurrences(tasks: Tasks, *days_ago: float) -> None:
     await tasks.database.transact(lambda connection, clock: connection.execute(insert(tables.occurrences), rows))
 
 
-async def audited(tasks: Tasks) -> list[dict[str, Any]]:
-    query = select(tables.outbox.c.payload).order_by(tables.outbox.c.id)
-    rows = await tasks.database.read(lambda connection, clock: connection.execute(query).scalars().all())
-    return [row for row in rows if row["action"] == "run.prune"]
-
-
 async def test_only_finished_runs_of_that_age_go_with_their_steps(tasks: Tasks) -> None:
     task = await tasks.create()
     live = id_at(tasks.clock.now() - timedelta(days=200))
@@ -80,7 +75,7 @@ async def test_a_dry_run_counts_and_deletes_nothing(tasks: Tasks) -> None:
         counted = await prune(tasks, older_than_days=90, **fields)
         assert (counted.dry_run, counted.runs, counted.steps, counted.occurrences) == (True, 3, 6, 1)
     assert await tasks.count(tables.run_history) == 4
-    assert await audited(tasks) == []
+    assert await audited_changes(tasks) == []
 
 
 async def test_a_call_is_audited_once_with_its_counts(tasks: Tasks) -> None:
@@ -93,7 +88,7 @@ async def test_a_call_is_audited_once_with_its_counts(tasks: Tasks) -> None:
     await add_old(tasks, 95)
     assert await runs.PruneRuns(request) == first
     assert await tasks.count(tables.run_history) == 1
-    (entry,) = await audited(tasks)
+    (entry,) = await audited_changes(tasks)
     assert (entry["actor"], entry["request_id"]) == (admin, "tidy up")
     assert (entry["after"]["runs"], entry["after"]["steps"], entry["after"]["complete"]) == (2, 4, True)
 
@@ -144,7 +139,7 @@ async def test_the_daily_look_deletes_and_is_audited(tasks: Tasks) -> None:
     assert await daily.step() == 86_400
     assert await listed(tasks) == [young]
     await daily.step()
-    (entry,) = await audited(tasks)
+    (entry,) = await audited_changes(tasks)
     assert (entry["actor"], entry["after"]["runs"]) == ("baton.retention", 1)
 
 

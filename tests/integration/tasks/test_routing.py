@@ -19,12 +19,12 @@ from baton.tasks.v1.task_service_pb2 import (
 )
 from baton.tasks.v1.task_service_pb2_grpc import TaskServiceStub
 from baton.tasks.v1.work_service_pb2 import Lease, LeasedRun, RunAwaitsApproval, RunFailed, RunReport
-from sqlalchemy import select
 
 from services.chassis.errors import Aborted, InvalidArgument
 from services.chassis.ids import new_id
 from services.chassis.structs import from_struct, to_struct
 from services.tasks.store import tables
+from tests.integration.tasks.audits import audited_changes
 from tests.integration.tasks.running import Tasks, one_engine
 
 REFUSED = run_pb2.RunError(**{"class": run_pb2.ERROR_CLASS_VALIDATION}, message="no such address")
@@ -65,11 +65,6 @@ async def standing(tasks: Tasks, word: str, **fields: Any) -> list[str]:
     """The descriptions of the work for `mailer` that stands so, newest first."""
     found = await listed(tasks, target="mailer", status=[WORDS[word]], **fields)
     return [task.description for task in found.items]
-
-
-async def audited(tasks: Tasks) -> list[dict[str, Any]]:
-    query = select(tables.outbox.c.payload).order_by(tables.outbox.c.id)
-    return await tasks.database.read(lambda connection, clock: list(connection.execute(query).scalars()))
 
 
 async def leased(tasks: Tasks, **fields: Any) -> LeasedRun:
@@ -118,7 +113,7 @@ async def test_what_may_be_left_out_is_empty(tasks: Tasks) -> None:
 async def test_routing_is_audited_with_its_run(tasks: Tasks) -> None:
     caller, request = new_id(), work()
     answer = await route(tasks, request, agent_id=caller)
-    (entry,) = await audited(tasks)
+    (entry,) = await audited_changes(tasks)
     run = await leased(tasks)
     assert (entry["action"], entry["actor"], entry["resource"]) == ("task.route", caller, f"task/{answer.task_id}")
     assert entry["after"] == {"target": "mailer", "task_type": "notification", "run_id": run.lease.run_id}

@@ -13,7 +13,8 @@ from services.tasks import stream as consuming
 from services.tasks.operations import event_stream
 from services.tasks.store import tables
 from services.tasks.stream import StreamConsumer
-from tests.integration.tasks.events import audited, dispatch_all, event_of, events_of, waiting_for
+from tests.integration.tasks.audits import audited_changes
+from tests.integration.tasks.events import dispatch_all, event_of, events_of, waiting_for
 from tests.integration.tasks.running import Tasks
 from tests.integration.tasks.streams import AGENT, consumed, consumer, numbers, step
 from tests.support.valkey import GROUP, KEY, Stream, message
@@ -35,7 +36,7 @@ async def test_messages_become_events_and_runs_in_their_order(tasks: Tasks, serv
     answer = await event_of(tasks, first.id)
     assert (answer.event.source_agent_id, answer.event.published_by) == (AGENT, AGENT), "never from the message"
     assert [delivery.task_id for delivery in answer.deliveries] == [task.id]
-    rows = [row for row in await tasks.database.read(audited) if row["action"] == "event.publish"]
+    rows = [row for row in await audited_changes(tasks) if row["action"] == "event.publish"]
     assert [row["actor"] for row in rows] == [AGENT] * 150
     assert {row["after"]["triggered_runs"] for row in rows} == {1}
 

@@ -9,11 +9,11 @@ import pytest
 from baton.tasks.v1 import run_pb2, task_pb2
 from baton.tasks.v1 import task_service_pb2 as pb
 from baton.tasks.v1.work_service_pb2 import RenewRunsRequest
-from sqlalchemy import select
 
 from services.chassis.errors import FailedPrecondition, InvalidArgument, NotFound
 from services.chassis.ids import new_id
 from services.tasks.store import tables
+from tests.integration.tasks.audits import audited_changes
 from tests.integration.tasks.lifecycle import (
     ACTIVE,
     CANCELED,
@@ -323,17 +323,11 @@ async def test_a_bad_snooze_is_named(tasks: Tasks, fields: dict[str, Any], field
     assert [violation.field for violation in refused.value.violations] == [field]
 
 
-async def audited(tasks: Tasks) -> list[dict[str, Any]]:
-    """What was told of changes, oldest first."""
-    query = select(tables.outbox.c.payload).where(tables.outbox.c.topic == "audit").order_by(tables.outbox.c.id)
-    return await tasks.database.read(lambda connection, clock: list(connection.execute(query).scalars()))
-
-
 async def test_a_snooze_is_told_with_its_reason(tasks: Tasks) -> None:
     task = await every_ten_minutes(tasks)
     request = pb.SnoozeTaskRequest(task_id=task.id, delay_seconds=60, reason="the printer is on fire", request_id="k")
     assert "the printer is on fire" in (await tasks.tasks.SnoozeTask(request)).message
-    (entry,) = await audited(tasks)
+    (entry,) = await audited_changes(tasks)
     fires = at(task.next_fire_at)
     assert (entry["action"], entry["actor"], entry["resource"]) == ("task.snooze", task.created_by, f"task/{task.id}")
     assert (entry["note"], entry["request_id"]) == ("the printer is on fire", "k")
@@ -344,10 +338,10 @@ async def test_a_snooze_is_told_with_its_reason(tasks: Tasks) -> None:
 async def test_a_snooze_of_runs_alone_is_told_as_well(tasks: Tasks) -> None:
     task = await tasks.create()
     await snooze(tasks, task.id, 60)
-    assert await audited(tasks) == []
+    assert await audited_changes(tasks) == []
     await tasks.run_now(task.id)
     await snooze(tasks, task.id, 60)
-    (entry,) = await audited(tasks)
+    (entry,) = await audited_changes(tasks)
     assert (entry["before"], entry["after"]) == ({}, {"runs": 1})
 
 
@@ -359,7 +353,7 @@ async def test_every_change_is_told_once_and_no_change_is_not(tasks: Tasks) -> N
     for _ in range(2):
         await update(tasks, task.id, title="new", payload={"pipeline": [], "params": {"password": "*******"}})
     await cancel(tasks, task.id)
-    entries = await audited(tasks)
+    entries = await audited_changes(tasks)
     assert [entry["action"] for entry in entries] == ["task.pause", "task.resume", "task.update", "task.cancel"]
     changed = entries[2]
     assert (changed["before"]["title"], changed["after"]["title"]) == ("a task", "new")

@@ -257,6 +257,7 @@ async def test_every_fault_of_a_change_is_told_at_once(tasks: Tasks) -> None:
     assert set(await faults(tasks, task.id, schedule_kind=ONCE)) == {"schedule_expr"}
     too_large = {"pipeline": [], "params": {"a": "x" * (1024 * 1024)}}
     assert set(await faults(tasks, task.id, payload=too_large)) == {"payload"}
+    assert set(await faults(tasks, task.id, concurrency_key="order-${event.id}")) == {"concurrency_key"}
 
 
 @one_engine

@@ -85,6 +85,15 @@ async def test_a_key_without_a_window_is_taken_and_a_window_without_a_key_is_not
     assert (await tasks.create(dedupe_key="a")).dedupe_key == "a"
 
 
+@pytest.mark.parametrize("field", ["dedupe_key", "concurrency_key"])
+async def test_a_key_that_is_meant_as_a_template_is_refused(tasks: Tasks, field: str) -> None:
+    """As a text it would be the same for every event: all but the first would be suppressed, or wait."""
+    found = await violations(tasks, **{field: "order-${event.id}"})
+    assert list(found) == [field]
+    assert "is taken as it stands" in found[field]
+    assert await tasks.count(tables.tasks) == 0
+
+
 async def test_unknown_tasks(tasks: Tasks) -> None:
     task_id = new_id()
     calls: list[tuple[Any, Any]] = [

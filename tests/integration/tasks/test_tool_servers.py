@@ -22,6 +22,7 @@ from services.chassis.errors import AlreadyExists, FailedPrecondition, InvalidAr
 from services.chassis.structs import to_struct, to_value
 from services.pipeline.builtin import BUILTIN_TOOLS
 from services.tasks.store import tables
+from tests.integration.tasks.audits import audited_changes
 from tests.integration.tasks.running import Tasks, one_engine
 from tests.integration.tasks.tool_servers import HTTP, STDIO, offer, register
 
@@ -44,11 +45,6 @@ async def as_a_worker(tasks: Tasks, name: str = "time") -> ToolServer:
         item for item in (await tasks.tools.ListToolServers(ListToolServersRequest())).items if item.name == name
     ]
     return found
-
-
-async def audited(tasks: Tasks) -> list[dict[str, Any]]:
-    query = select(tables.outbox.c.payload).where(tables.outbox.c.topic == "audit").order_by(tables.outbox.c.id)
-    return list(await tasks.database.read(lambda connection, clock: connection.execute(query).scalars().all()))
 
 
 async def test_registered_servers_are_listed_by_name(tasks: Tasks) -> None:
@@ -375,7 +371,7 @@ async def test_every_change_is_audited_and_no_secret_is_told(tasks: Tasks) -> No
     await update(tasks, description="new", env=to_struct({"KEY": "secret two"}), request_id="second")
     await update(tasks, description="new")  # which changes nothing
     await tasks.admin_tools.DeleteToolServer(DeleteToolServerRequest(name="time", request_id="third"))
-    created, updated, deleted = await audited(tasks)
+    created, updated, deleted = await audited_changes(tasks)
     assert [entry["action"] for entry in (created, updated, deleted)] == [
         "tool_server.create",
         "tool_server.update",
@@ -393,7 +389,7 @@ async def test_every_change_is_audited_and_no_secret_is_told(tasks: Tasks) -> No
 
 async def test_a_refused_change_is_not_audited(tasks: Tasks) -> None:
     await register(tasks, **STDIO)
-    before = await audited(tasks)
+    before = await audited_changes(tasks)
     with pytest.raises(InvalidArgument):
         await update(tasks, command=strings("time"))
-    assert await audited(tasks) == before
+    assert await audited_changes(tasks) == before

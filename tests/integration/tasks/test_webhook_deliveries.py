@@ -27,7 +27,8 @@ from services.tasks.operations import dispatch, retention
 from services.tasks.operations import webhook_delivery as operations
 from services.tasks.store import tables
 from services.tasks.webhook_sender import WebhookSender
-from tests.integration.tasks.events import audited, dispatch_all, events_of, publish, replay, waiting_for
+from tests.integration.tasks.audits import audited_changes
+from tests.integration.tasks.events import dispatch_all, events_of, publish, replay, waiting_for
 from tests.integration.tasks.reporting import SUCCEEDED, reporter
 from tests.integration.tasks.running import Tasks
 from tests.integration.tasks.webhooks import (
@@ -151,7 +152,7 @@ async def test_what_was_delivered_can_be_delivered_again(tasks: Tasks, server: H
         await admin.RedeliverWebhookDelivery(request)
         await deliver_all(tasks)
     assert [asked.headers["webhook-id"] for asked in server.asked] == [delivery.id] * 2
-    entry = (await tasks.database.read(audited))[-1]
+    entry = (await audited_changes(tasks))[-1]
     assert (entry["action"], entry["request_id"]) == ("webhook.redeliver", "key")
     assert entry["before"] == {"delivery_id": delivery.id, "status": "delivered", "attempts": 1}
 
@@ -178,7 +179,7 @@ async def test_all_that_is_dead_is_delivered_again_batch_by_batch(
     assert (second.redelivered, second.complete) == (1, True)
     await deliver_all(tasks)
     assert len(await deliveries_of(tasks, webhook_id, status=DELIVERED)) == 4
-    assert (await tasks.database.read(audited))[-1]["after"] == {"redelivered": 1}
+    assert (await audited_changes(tasks))[-1]["after"] == {"redelivered": 1}
 
 
 async def test_a_receiver_that_is_gone_gets_nothing_any_more(tasks: Tasks, server: HttpServer) -> None:
@@ -188,7 +189,7 @@ async def test_a_receiver_that_is_gone_gets_nothing_any_more(tasks: Tasks, serve
     await deliver_all(tasks)
     assert not (await read(tasks, webhook_id)).enabled
     assert [one.status for one in await deliveries_of(tasks, webhook_id)] == [DEAD]
-    entry = (await tasks.database.read(audited))[-1]
+    entry = (await audited_changes(tasks))[-1]
     assert (entry["action"], entry["actor"], entry["after"]) == ("webhook.disable", "webhooks", {"enabled": False})
     await publish(tasks)
     await deliver_all(tasks)
@@ -521,3 +522,15 @@ async def test_deliveries_come_in_pages(tasks: Tasks, server: HttpServer) -> Non
                 break
             request.cursor = page.next_cursor
         assert seen == ids[::-1]
+
+
+async def test_the_delivery_of_one_event_is_found(tasks: Tasks, server: HttpServer) -> None:
+    webhook_id = (await webhook_for(tasks, server.url("/hook"))).webhook.id
+    await webhook_for(tasks, server.url("/other"))
+    for _ in range(3):
+        await publish(tasks)
+    wanted = (await deliveries_of(tasks, webhook_id))[1]
+    for event_id in (wanted.event_id, wanted.event_id.upper()):
+        assert await deliveries_of(tasks, webhook_id, event_id=event_id) == [wanted]
+    assert await deliveries_of(tasks, webhook_id, event_id=wanted.event_id, status=DEAD) == []
+    assert await deliveries_of(tasks, webhook_id, event_id=wanted.id) == []

@@ -86,6 +86,27 @@ async def test_a_page_of_deliveries_is_read_from_its_end(full: Tasks) -> None:
                 assert_little_is_read(found, 51 * 4)
 
 
+async def test_the_delivery_of_one_event_is_found_by_an_index(full: Tasks) -> None:
+    for event_id, webhook_id in await full.database.read(_some_deliveries):
+        for status in (None, *DeliveryStatus):
+            one = partial(_of_event, webhook_id, status, event_id)
+            for found in await plans(full, one):
+                assert "uq_webhook_deliveries_event_id" in found
+                assert_little_is_read(found, 3)
+
+
+def _some_deliveries(connection: Connection, clock: Clock) -> list[tuple[str, str]]:
+    columns = tables.webhook_deliveries.c
+    query = select(columns.event_id, columns.webhook_id).order_by(columns.id.desc()).limit(3)
+    return [(row.event_id, row.webhook_id) for row in connection.execute(query)]
+
+
+def _of_event(
+    webhook_id: str, status: DeliveryStatus | None, event_id: str, connection: Connection, clock: Clock
+) -> list[WebhookDelivery]:
+    return store.list_deliveries(connection, webhook_id, status, event_id, limit=51)
+
+
 def _page(
     webhook_id: str, status: DeliveryStatus | None, connection: Connection, clock: Clock
 ) -> list[WebhookDelivery]:

@@ -19,16 +19,11 @@ from services.chassis.errors import (
 from services.chassis.ids import new_id
 from services.tasks.operations import webhook as operations
 from services.tasks.store import tables
-from tests.integration.tasks.events import audited
+from tests.integration.tasks.audits import audited_changes
 from tests.integration.tasks.running import Tasks, one_engine
 from tests.integration.tasks.webhooks import change, read, webhook_admin, webhook_for
 
 URL = "https://hooks.example/baton?key=in-the-url"
-
-
-async def audits_of(tasks: Tasks) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = await tasks.database.read(audited)
-    return [row for row in rows if row["action"].startswith("webhook.")]
 
 
 async def test_a_webhook_is_made_read_changed_and_deleted(tasks: Tasks) -> None:
@@ -66,7 +61,7 @@ async def test_what_happens_to_webhooks_is_audited_without_the_url_s_secrets(tas
     await change(tasks, webhook_id, enabled=False)
     await admin.RotateWebhookSecret(pb.RotateWebhookSecretRequest(webhook_id=webhook_id))
     await admin.DeleteWebhook(pb.DeleteWebhookRequest(webhook_id=webhook_id))
-    audits = await audits_of(tasks)
+    audits = await audited_changes(tasks)
     assert [row["action"] for row in audits] == [
         "webhook.create", "webhook.update", "webhook.rotate_secret", "webhook.delete",
     ]  # fmt: skip
@@ -127,7 +122,7 @@ async def test_a_repeated_change_has_one_effect(tasks: Tasks) -> None:
     for _ in range(2):
         await admin.UpdateWebhook(request)
     assert first.description == "a"
-    assert len(await audits_of(tasks)) == 4
+    assert len(await audited_changes(tasks)) == 4
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """TLS to a server whose name resolves to this machine."""
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,18 @@ async def test_a_handshake_that_does_not_end_leaves_no_connection_open(authority
                 pass
         await await_until(lambda: not server.open)
     assert server.connections == 1
+
+
+async def test_a_port_that_does_not_speak_tls_is_said_to_be_one(authority: Authority) -> None:
+    async def speak_plainly(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        writer.close()
+
+    server = await asyncio.start_server(speak_plainly, "127.0.0.1", 0)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        with pytest.raises(NotReached, match=r"no connection: TLS failed: .*(wrong version|record)"):
+            await status_of(f"https://127.0.0.1:{port}/")
 
 
 async def test_a_redirect_never_leads_from_https_to_http(authority: Authority) -> None:

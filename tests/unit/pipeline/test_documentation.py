@@ -51,6 +51,15 @@ def test_the_example_of_a_request_is_a_pipeline_and_fits_the_tool() -> None:
     Draft202012Validator(dict(HTTP_REQUEST.input_schema)).validate(request)
 
 
+def test_the_example_of_acting_is_a_pipeline_and_fits_the_tools() -> None:
+    (example,) = blocks("json acting")
+    assert check(example) == []
+    context = {"params": example["params"], "steps": {"event": {"event_id": "0192f0c1-2c4f-7a44-9f3a-1b2c3d4e5f60"}}}
+    for step in example["pipeline"]:
+        schema = dict(BUILTIN_TOOLS[step["uses"]].input_schema)
+        Draft202012Validator(schema).validate(render(step["with"], context))
+
+
 def test_every_input_and_output_of_a_request_is_explained() -> None:
     assert {name for name, _ in rows("Input | Meaning")} == set(HTTP_REQUEST.input_schema["properties"])
     assert {name for name, _ in rows("Output | Meaning")} == set(HTTP_REQUEST.output_schema["properties"])
