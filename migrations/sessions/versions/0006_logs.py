@@ -65,12 +65,12 @@ def _create_agent_logs() -> None:
         sa.CheckConstraint("event_category IN ('hook', 'response')", name=op.f("ck_agent_logs_event_category")),
     )
     op.create_index("uq_agent_logs_entry_index", table, ["agent_id", "task_slug", "entry_index"], unique=True)
-    op.create_index("ix_agent_logs_agent_id", table, ["agent_id", "position"])
-    op.create_index("ix_agent_logs_event_category", table, ["agent_id", "event_category", "position"])
-    op.create_index("ix_agent_logs_event_type", table, ["agent_id", "event_type", "position"])
-    _create_partial_index(table, "session_id", "position", "session_id <> ''")
-    _create_partial_index(table, "task_slug", "position", "task_slug <> ''")
-    _create_partial_index(table, "workflow_id", "position", "workflow_id IS NOT NULL")
+    op.create_index("ix_agent_logs_agent_id", table, ["agent_id", "position", "recorded_at"])
+    op.create_index("ix_agent_logs_event_category", table, ["agent_id", "event_category", "position", "recorded_at"])
+    op.create_index("ix_agent_logs_event_type", table, ["agent_id", "event_type", "position", "recorded_at"])
+    _create_partial_index(table, "session_id", ["position", "recorded_at"], "session_id <> ''")
+    _create_partial_index(table, "task_slug", ["position", "recorded_at"], "task_slug <> ''")
+    _create_partial_index(table, "workflow_id", ["position", "recorded_at"], "workflow_id IS NOT NULL")
     op.create_index("ix_agent_logs_recorded_at", table, ["recorded_at", "position"])
 
 
@@ -93,9 +93,9 @@ def _create_system_logs() -> None:
         sa.PrimaryKeyConstraint("position", name="pk_system_logs"),
         sa.CheckConstraint("level IN ('debug', 'info', 'warning', 'error')", name=op.f("ck_system_logs_level")),
     )
-    op.create_index("ix_system_logs_level", table, ["level", "position"])
-    op.create_index("ix_system_logs_agent_id", table, ["agent_id", "position"])
-    _create_partial_index(table, "workflow_id", "position", "workflow_id IS NOT NULL")
+    op.create_index("ix_system_logs_level", table, ["level", "position", "recorded_at"])
+    op.create_index("ix_system_logs_agent_id", table, ["agent_id", "position", "recorded_at"])
+    _create_partial_index(table, "workflow_id", ["position", "recorded_at"], "workflow_id IS NOT NULL")
     op.create_index("ix_system_logs_recorded_at", table, ["recorded_at", "position"])
 
 
@@ -127,9 +127,10 @@ def _create_chat_messages() -> None:
             name=op.f("ck_chat_messages_agent_id"),
         ),
     )
-    for column in ("orchestrator_agent_id", "sender_type", "receiver_type", "created_at"):
-        op.create_index(f"ix_chat_messages_{column}", table, [column, "position"])
-    _create_partial_index(table, "agent_id", "position", "agent_id IS NOT NULL")
+    for column in ("orchestrator_agent_id", "sender_type", "receiver_type"):
+        op.create_index(f"ix_chat_messages_{column}", table, [column, "position", "created_at"])
+    op.create_index("ix_chat_messages_created_at", table, ["created_at", "position"])
+    _create_partial_index(table, "agent_id", ["position", "created_at"], "agent_id IS NOT NULL")
 
 
 def _create_prompts() -> None:
@@ -151,11 +152,11 @@ def _create_prompts() -> None:
     )
     for column in ("author", "task_slug"):
         op.create_index(f"ix_prompts_{column}", table, [column, "id"])
-    _create_partial_index(table, "agent_id", "id", "agent_id IS NOT NULL")
-    _create_partial_index(table, "session_id", "id", "session_id <> ''")
+    _create_partial_index(table, "agent_id", ["id"], "agent_id IS NOT NULL")
+    _create_partial_index(table, "session_id", ["id"], "session_id <> ''")
     op.create_index("ix_prompts_timestamp", table, ["timestamp"])
 
 
-def _create_partial_index(table: str, column: str, order: str, condition: str) -> None:
+def _create_partial_index(table: str, column: str, order: list[str], condition: str) -> None:
     where = sa.text(condition)
-    op.create_index(f"ix_{table}_{column}", table, [column, order], postgresql_where=where, sqlite_where=where)
+    op.create_index(f"ix_{table}_{column}", table, [column, *order], postgresql_where=where, sqlite_where=where)

@@ -9,6 +9,7 @@ from sqlalchemy import ColumnElement, Connection, Row, delete, exists, select, t
 from services.chassis.upsert import upsert
 from services.sessions.models.log import AgentLog, AgentLogFilter, EventCategory
 from services.sessions.store.many import insert_many
+from services.sessions.store.order import first_rows
 from services.sessions.store.positions import span
 from services.sessions.store.tables import agent_log_heads, agent_logs
 
@@ -16,6 +17,7 @@ Work = tuple[str, str]
 """An agent, and the slug of a piece of its work."""
 
 _h = agent_log_heads.c
+_ORDER = ("position", "recorded_at")
 
 
 def take_indexes(connection: Connection, counts: Mapping[Work, int], now: datetime) -> dict[Work, int]:
@@ -50,7 +52,9 @@ def list_entries(
     query = query.where(*span(connection, agent_logs, agent_logs.c.recorded_at, wanted.since, wanted.until))
     if before is not None:
         query = query.where(agent_logs.c.position < before)
-    return [_entry(row) for row in connection.execute(query.order_by(agent_logs.c.position.desc()).limit(limit))]
+    # For each type its own index, read from its end.
+    types = [query.where(agent_logs.c.event_type == name) for name in dict.fromkeys(wanted.event_types)]
+    return [_entry(row) for row in first_rows(connection, types or [query], _ORDER, limit)]
 
 
 def tail(connection: Connection, agent_id: str, task_slug: str, *, limit: int, offset: int) -> list[AgentLog]:
@@ -62,8 +66,9 @@ def tail(connection: Connection, agent_id: str, task_slug: str, *, limit: int, o
 
 def latest_slug(connection: Connection, agent_id: str) -> str:
     """The piece of work that an agent has logged last; empty for none."""
-    query = select(agent_logs.c.task_slug).where(agent_logs.c.agent_id == agent_id)
-    return connection.execute(query.order_by(agent_logs.c.position.desc()).limit(1)).scalar_one_or_none() or ""
+    columns = agent_logs.c
+    query = select(columns.task_slug, columns.position, columns.recorded_at).where(columns.agent_id == agent_id)
+    return next((str(row.task_slug) for row in first_rows(connection, [query], _ORDER, 1)), "")
 
 
 def next_index(connection: Connection, agent_id: str, task_slug: str) -> int:
@@ -97,8 +102,10 @@ def _conditions(wanted: AgentLogFilter) -> Iterator[ColumnElement[bool]]:
     for name in ("task_slug", "event_category", "session_id", "workflow_id"):
         if value := getattr(wanted, name):
             yield columns[name] == value
-    if wanted.event_types:
-        yield columns.event_type.in_(wanted.event_types)
+    # Said as well, because the indexes of these are for such alone, which a parameter does not tell.
+    for name in ("task_slug", "session_id"):
+        if getattr(wanted, name):
+            yield columns[name] != ""
 
 
 def _entry(row: Row[Any]) -> AgentLog:

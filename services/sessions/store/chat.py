@@ -7,6 +7,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Row, func, insert, select
 
 from services.sessions.models.chat import ChatFilter, ChatMessage, ChatParty
+from services.sessions.store.order import first_rows
 from services.sessions.store.positions import span
 from services.sessions.store.tables import chat_messages
 
@@ -20,11 +21,13 @@ def list_messages(
 ) -> list[ChatMessage]:
     """Up to `limit` messages, newest first, at lower positions than `before`."""
     columns = chat_messages.c
-    query = select(chat_messages).where(*_conditions(wanted))
+    conditions = list(_conditions(wanted))
+    query = select(chat_messages).where(*conditions)
     query = query.where(*span(connection, chat_messages, columns.created_at, wanted.since, wanted.until))
     if before is not None:
         query = query.where(columns.position < before)
-    return [_message(row) for row in connection.execute(query.order_by(columns.position.desc()).limit(limit))]
+    order = ("position", "created_at") if conditions else ("position",)
+    return [_message(row) for row in first_rows(connection, [query], order, limit)]
 
 
 def count(connection: Connection, orchestrator_id: str, *, at_most: int) -> int:

@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, Select, literal, select, union_all
+from sqlalchemy import ColumnElement, Connection, Row, Select, literal, select
 
 from services.sessions.models.feed import FeedEntry, FeedFilter, FeedSource
 from services.sessions.store import agent_log, chat, system_log
+from services.sessions.store.order import first_rows
 from services.sessions.store.positions import SOURCES, span
 
 
@@ -24,8 +25,7 @@ def newest(
     queries = _queries(connection, wanted)
     if before is not None:
         queries = [query.where(query.selected_columns.position < before) for query in queries]
-    merged = _merged(queries, limit + offset, newest_first=True)
-    return [] if merged is None else _places(connection, merged.limit(limit).offset(offset))
+    return _places(first_rows(connection, queries, _order(wanted), limit, offset=offset))
 
 
 def following(connection: Connection, wanted: FeedFilter, *, after: int, to: int, limit: int) -> list[Place]:
@@ -34,8 +34,7 @@ def following(connection: Connection, wanted: FeedFilter, *, after: int, to: int
         query.where(query.selected_columns.position > after, query.selected_columns.position <= to)
         for query in _queries(connection, wanted)
     ]
-    merged = _merged(queries, limit, newest_first=False)
-    return [] if merged is None else _places(connection, merged.limit(limit))
+    return _places(first_rows(connection, queries, _order(wanted), limit, newest_first=False))
 
 
 def entries(connection: Connection, places: Sequence[Place]) -> list[FeedEntry]:
@@ -59,7 +58,7 @@ def _queries(connection: Connection, wanted: FeedFilter) -> list[Select[Any]]:
     queries = []
     for source in sorted(wanted.sources):
         table, time = SOURCES[source]
-        query = select(table.c.position, literal(source.value).label("source"))
+        query = select(table.c.position, time.label("time"), literal(source.value).label("source"))
         query = query.where(*span(connection, table, time, wanted.since, wanted.until))
         queries += [query.where(*conditions) for conditions in _conditions(source, wanted)]
     return queries
@@ -69,7 +68,8 @@ def _conditions(source: FeedSource, wanted: FeedFilter) -> list[list[ColumnEleme
     if wanted.task_slug and source is not FeedSource.AGENT_LOG:
         return []
     columns = SOURCES[source].table.c
-    conditions = [columns.task_slug == wanted.task_slug] if wanted.task_slug else []
+    # Said with what the index is for, which a parameter does not tell.
+    conditions = [columns.task_slug == wanted.task_slug, columns.task_slug != ""] if wanted.task_slug else []
     if not wanted.agent_id:
         return [conditions]
     if source is FeedSource.ORCHESTRATOR_CHAT:
@@ -78,19 +78,10 @@ def _conditions(source: FeedSource, wanted: FeedFilter) -> list[list[ColumnEleme
     return [[*conditions, columns.agent_id == wanted.agent_id]]
 
 
-def _merged(queries: Sequence[Select[Any]], limit: int, *, newest_first: bool) -> Select[Any] | None:
-    """All of the queries as one, in order, none of them read any further than it can matter."""
-    if not queries:
-        return None
-    sides = []
-    for query in queries:
-        position = query.selected_columns.position
-        side = query.order_by(position.desc() if newest_first else position).limit(limit)
-        # Wrapped, because SQLite allows no ORDER BY inside of a compound SELECT.
-        sides.append(select(side.subquery()))
-    found = union_all(*sides).subquery()
-    return select(found).order_by(found.c.position.desc() if newest_first else found.c.position)
+def _order(wanted: FeedFilter) -> tuple[str, ...]:
+    """What ends the index that is read: with a filter its own, else the primary key."""
+    return ("position", "time") if wanted.agent_id or wanted.task_slug else ("position",)
 
 
-def _places(connection: Connection, query: Select[Any]) -> list[Place]:
-    return [Place(FeedSource(source), position) for position, source in connection.execute(query)]
+def _places(rows: Sequence[Row[Any]]) -> list[Place]:
+    return [Place(FeedSource(row.source), row.position) for row in rows]

@@ -224,13 +224,14 @@ agent_logs = Table(
     CheckConstraint("event_category IN ('hook', 'response')", name="event_category"),
     # An agent's entries about one piece of work, which are in the same order by position.
     Index("uq_agent_logs_entry_index", "agent_id", "task_slug", "entry_index", unique=True),
-    # One for each filter, newest first.
-    Index("ix_agent_logs_agent_id", "agent_id", "position"),
-    Index("ix_agent_logs_event_category", "agent_id", "event_category", "position"),
-    Index("ix_agent_logs_event_type", "agent_id", "event_type", "position"),
-    _index_where("session_id <> ''", "ix_agent_logs_session_id", "session_id", "position"),
-    _index_where("task_slug <> ''", "ix_agent_logs_task_slug", "task_slug", "position"),
-    _index_where("workflow_id IS NOT NULL", "ix_agent_logs_workflow_id", "workflow_id", "position"),
+    # One for each filter, newest first. The time at the end decides nothing: it keeps PostgreSQL from reading the
+    # primary key backwards, past all that others have logged, when it guesses wrong how common a value is.
+    Index("ix_agent_logs_agent_id", "agent_id", "position", "recorded_at"),
+    Index("ix_agent_logs_event_category", "agent_id", "event_category", "position", "recorded_at"),
+    Index("ix_agent_logs_event_type", "agent_id", "event_type", "position", "recorded_at"),
+    _index_where("session_id <> ''", "ix_agent_logs_session_id", "session_id", "position", "recorded_at"),
+    _index_where("task_slug <> ''", "ix_agent_logs_task_slug", "task_slug", "position", "recorded_at"),
+    _index_where("workflow_id IS NOT NULL", "ix_agent_logs_workflow_id", "workflow_id", "position", "recorded_at"),
     # Which position a time is at.
     Index("ix_agent_logs_recorded_at", "recorded_at", "position"),
 )
@@ -252,9 +253,9 @@ system_logs = Table(
     Column("recorded_at", Timestamp, nullable=False),
     CheckConstraint("level IN ('debug', 'info', 'warning', 'error')", name="level"),
     # One for each filter, newest first.
-    Index("ix_system_logs_level", "level", "position"),
-    Index("ix_system_logs_agent_id", "agent_id", "position"),
-    _index_where("workflow_id IS NOT NULL", "ix_system_logs_workflow_id", "workflow_id", "position"),
+    Index("ix_system_logs_level", "level", "position", "recorded_at"),
+    Index("ix_system_logs_agent_id", "agent_id", "position", "recorded_at"),
+    _index_where("workflow_id IS NOT NULL", "ix_system_logs_workflow_id", "workflow_id", "position", "recorded_at"),
     # Which position a time is at.
     Index("ix_system_logs_recorded_at", "recorded_at", "position"),
 )
@@ -278,10 +279,10 @@ chat_messages = Table(
     CheckConstraint("sender_type <> receiver_type", name="sides"),
     CheckConstraint("(sender_type = 'agent' OR receiver_type = 'agent') = (agent_id IS NOT NULL)", name="agent_id"),
     # One for each filter, newest first.
-    Index("ix_chat_messages_orchestrator_agent_id", "orchestrator_agent_id", "position"),
-    _index_where("agent_id IS NOT NULL", "ix_chat_messages_agent_id", "agent_id", "position"),
-    Index("ix_chat_messages_sender_type", "sender_type", "position"),
-    Index("ix_chat_messages_receiver_type", "receiver_type", "position"),
+    Index("ix_chat_messages_orchestrator_agent_id", "orchestrator_agent_id", "position", "created_at"),
+    _index_where("agent_id IS NOT NULL", "ix_chat_messages_agent_id", "agent_id", "position", "created_at"),
+    Index("ix_chat_messages_sender_type", "sender_type", "position", "created_at"),
+    Index("ix_chat_messages_receiver_type", "receiver_type", "position", "created_at"),
     # Which position a time is at.
     Index("ix_chat_messages_created_at", "created_at", "position"),
 )
