@@ -10,12 +10,24 @@ from starlette.requests import Request
 from services.chassis.config import ConfigurationError
 from services.chassis.errors import InvalidArgument, Violation
 from services.gateway.body import read_json, refuse_body
-from services.gateway.descriptors import KEY_FIELD, KEY_HEADER, MASK_FIELD, RESUME_HEADER, Binding, Method
+from services.gateway.descriptors import (
+    KEY_FIELD,
+    KEY_HEADER,
+    MASK_FIELD,
+    RESUME_HEADER,
+    VERSION_FIELD,
+    VERSION_HEADER,
+    Binding,
+    Method,
+)
 from services.gateway.transcode.faults import Fault, Faults
 from services.gateway.transcode.parser import Parsers
 from services.gateway.transcode.query import PutTexts, fill_from_query, text_fields, text_putter
 
 _KEY = re.compile(r"[\x21-\x7e]{1,255}")
+# What weakens tags on the way, such as compression, leaves a version what it is.
+_VERSION = re.compile(r'(?:W/)?"([1-9]\d{0,17})"', re.ASCII)
+_ANY_VERSION = "*"
 _BY_PATH, _BY_BODY, _BY_KEY = "is given by the path", "is given by the body", f"is given by the {KEY_HEADER} header"
 _BY_NAMES = "is given by the names in the body"
 
@@ -27,6 +39,8 @@ class RequestForm:
     """Where each field of a request comes from: the path, else the body, else the query; the key from its header.
 
     Of a stream of events that is resumed, `Last-Event-ID` says where, whatever else does.
+    The version that is to be changed may be in the body or in its header.
+
     A PATCH or PUT whose request has an `update_mask` fills it with the names in the body's object, so that null clears.
     """
 
@@ -67,6 +81,8 @@ class RequestForm:
             raise InvalidArgument.of(Violation(place, description) for place, description in faults)
         if self._method.takes_key:
             setattr(message, KEY_FIELD, _key(request))
+        if self._method.takes_version:
+            _fill_version(message, request.headers.get(VERSION_HEADER, _ANY_VERSION))
         return message
 
 
@@ -155,3 +171,23 @@ def _key(request: Request) -> str:
             violations=[Violation(KEY_HEADER, description)],
         )
     return key
+
+
+def _fill_version(message: Message, tag: str) -> None:
+    if tag == _ANY_VERSION:
+        return
+    match = _VERSION.fullmatch(tag)
+    if match is None:
+        raise _version_fault('must be one ETag as it was answered, such as "3", or *')
+    version = int(match[1])
+    if message.HasField(VERSION_FIELD) and getattr(message, VERSION_FIELD) != version:
+        raise _version_fault(f"is not the {VERSION_FIELD} in the body: leave one of them out")
+    setattr(message, VERSION_FIELD, version)
+
+
+def _version_fault(description: str) -> InvalidArgument:
+    return InvalidArgument(
+        f"{VERSION_HEADER}: {description}",
+        reason="IF_MATCH_INVALID",
+        violations=[Violation(VERSION_HEADER, description)],
+    )

@@ -16,7 +16,7 @@ from services.chassis.errors import Internal
 from services.gateway.backends import Metadata, StreamCall, UnaryCall
 from services.gateway.clients import while_connected
 from services.gateway.credentials import access_token
-from services.gateway.descriptors import Binding, Method
+from services.gateway.descriptors import VERSION_FIELD, Binding, Method
 from services.gateway.event_stream import EventStream, event_writer
 from services.gateway.request_form import RequestForm
 from services.gateway.routes import Endpoint, Values
@@ -36,7 +36,9 @@ def unary_endpoint(
         message = await form.read(request, values)
         with while_connected(request):
             response, is_replay = await call(message, metadata)
-        headers = {"Idempotent-Replayed": "true"} if is_replay else None
+        headers = {"Idempotent-Replayed": "true"} if is_replay else {}
+        if method.policy.versioned:
+            headers["ETag"] = _etag(response, binding)
         return Response(orjson.dumps(to_json(response)), status, headers, "application/json")
 
     return serve
@@ -101,6 +103,11 @@ async def _metadata(method: Method, request: Request, exchange: TokenExchange) -
     if method.is_open:
         return (request_id,)
     return (request_id, ("authorization", f"Bearer {await access_token(request, exchange)}"))
+
+
+def _etag(response: Message, binding: Binding) -> str:
+    answered = getattr(response, binding.response_body) if binding.response_body else response
+    return f'"{getattr(answered, VERSION_FIELD)}"'
 
 
 def _response_printer(method: Method, binding: Binding, printers: Printers) -> Print:

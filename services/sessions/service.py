@@ -3,6 +3,7 @@
 from collections.abc import Coroutine, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import partial
 
 import grpc
@@ -24,6 +25,8 @@ from baton.sessions.v1 import (
     orchestrator_service_pb2_grpc,
     prompt_service_pb2,
     prompt_service_pb2_grpc,
+    session_service_pb2,
+    session_service_pb2_grpc,
 )
 from sqlalchemy import select
 
@@ -46,6 +49,7 @@ from services.chassis.relay import Relay, to_inbox, to_own
 from services.chassis.server import create_server
 from services.chassis.wakeup import Wakeup
 from services.sessions.config import Settings
+from services.sessions.expiry import SessionExpiry
 from services.sessions.keys import ensure_audit_key, ensure_keys
 from services.sessions.last_used import LastUsed
 from services.sessions.log_retention import MAX_DAYS, LogRetention
@@ -60,9 +64,11 @@ from services.sessions.servicer.feed import FeedServicer
 from services.sessions.servicer.log import LogServicer
 from services.sessions.servicer.orchestrator import OrchestratorServicer
 from services.sessions.servicer.prompt import PromptServicer
+from services.sessions.servicer.session import SessionServicer
 from services.sessions.store import tables
 
 SCHEMA = "sessions"
+_MAX_RETENTION_DAYS = 36_500
 # A step of the listener is as long as its connection lasts.
 _LISTENING_SECONDS = 2 * CONNECTION_SECONDS
 
@@ -80,6 +86,7 @@ class Service:
     feed: FeedServicer
     listener: Listener | None
     """None on SQLite, where there are no replicas."""
+    session_expiry: SessionExpiry
     audit_relay: Relay
     told_relays: Mapping[str, Relay]
     """What the tasks service is told of, by topic; empty when it is not named."""
@@ -103,6 +110,7 @@ class Service:
             loops.forever("tokens-used", self.last_used.write, timeout=30),
             loops.forever("tokens-ended", self.pruning.step, timeout=30),
             loops.forever("log-retention", self.log_retention.step, timeout=60),
+            loops.forever("session-expiry", self.session_expiry.step, timeout=30),
         ]
 
     def stop_waiting(self) -> None:
@@ -143,6 +151,7 @@ def build(settings: Settings, clock: Clock | None = None) -> Service:
         log_service_pb2.DESCRIPTOR,
         chat_service_pb2.DESCRIPTOR,
         feed_service_pb2.DESCRIPTOR,
+        session_service_pb2.DESCRIPTOR,
         inbox_service_pb2.DESCRIPTOR,
     )
     server = create_server(policies(contract), Verifier(settings.jwks_file, clock or SystemClock()))
@@ -165,6 +174,10 @@ def build(settings: Settings, clock: Clock | None = None) -> Service:
         ChatServicer(database, idempotency, cursors, wakeup), server
     )
     feed_service_pb2_grpc.add_FeedServiceServicer_to_server(feed, server)
+    retention = _retention(settings.session_retention_days)
+    session_service_pb2_grpc.add_SessionServiceServicer_to_server(
+        SessionServicer(database, idempotency, cursors, retention), server
+    )
     take_audit = partial(take_actions, key=audit_key)
     inbox_service_pb2_grpc.add_InboxServiceServicer_to_server(InboxServicer(database, {AUDIT: take_audit}), server)
     peers, told_relays = None, {}
@@ -181,6 +194,7 @@ def build(settings: Settings, clock: Clock | None = None) -> Service:
         log_retention=LogRetention(database, settings.log_retention_days),
         feed=feed,
         listener=listener,
+        session_expiry=SessionExpiry(database, retention),
         audit_relay=Relay(database, tables.outbox, AUDIT, to_own(database, take_audit, SCHEMA)),
         told_relays=told_relays,
         peers=peers,
@@ -197,3 +211,9 @@ def _check_retention(days: int) -> None:
         raise ConfigurationError(
             f"BATON_LOG_RETENTION_DAYS is {days}: it is a number of days, at most {MAX_DAYS}, or 0 to keep everything"
         )
+
+
+def _retention(days: int) -> timedelta | None:
+    if not 0 <= days <= _MAX_RETENTION_DAYS:
+        raise ConfigurationError(f"SESSION_RETENTION_DAYS is {days}: use 0 to {_MAX_RETENTION_DAYS}")
+    return timedelta(days=days) if days else None

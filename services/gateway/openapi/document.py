@@ -8,7 +8,15 @@ from typing import Any
 from google.protobuf.descriptor import FieldDescriptor
 
 from services.gateway.body import MAX_BODY_BYTES
-from services.gateway.descriptors import KEY_FIELD, KEY_HEADER, MASK_FIELD, RESUME_HEADER, Binding, Method
+from services.gateway.descriptors import (
+    KEY_FIELD,
+    KEY_HEADER,
+    MASK_FIELD,
+    RESUME_HEADER,
+    VERSION_HEADER,
+    Binding,
+    Method,
+)
 from services.gateway.event_stream import MEDIA_TYPE as EVENTS_MEDIA_TYPE
 from services.gateway.openapi.rules import Schema, is_required, keywords, rules_of
 from services.gateway.openapi.schemas import Schemas
@@ -58,6 +66,15 @@ _RESUME_PARAMETER: Schema = {
 }
 
 
+_VERSION_PARAMETER: Schema = {
+    "name": VERSION_HEADER,
+    "in": "header",
+    "description": "Only change the version that has this `ETag`: otherwise nothing changes, and the answer is 409.",
+    "schema": {"type": "string", "examples": ['"3"']},
+}
+_ETAG: Schema = {"description": "The version that is answered.", "schema": {"type": "string"}}
+
+
 def describe(methods: Iterable[Method], comments: Mapping[str, str], version: str) -> dict[str, Any]:
     """The document of all `methods`, as what JSON can hold."""
     schemas = Schemas(comments)
@@ -79,7 +96,7 @@ def describe(methods: Iterable[Method], comments: Mapping[str, str], version: st
         "components": {
             "schemas": {**dict(sorted(schemas.components.items())), "Problem": _PROBLEM},
             "responses": {"Problem": _content("The request failed.", "application/problem+json", _ref("Problem"))},
-            "parameters": {"IdempotencyKey": _KEY_PARAMETER},
+            "parameters": {"IdempotencyKey": _KEY_PARAMETER, "IfMatch": _VERSION_PARAMETER},
             "securitySchemes": {"bearerAuth": {"type": "http", "scheme": "bearer"}},
         },
     }
@@ -100,7 +117,7 @@ def _operation(method: Method, binding: Binding, number: int, schemas: Schemas) 
         "description": "\n\n".join(part for part in (comment, f"Scope: `{scope}`." if scope else "") if part),
         "parameters": _parameters(method, binding, schemas),
         "responses": {
-            str(method.policy.success_status or 200): _success(method, binding, schemas),
+            str(method.policy.success_status or 200): _success(method, binding, schemas) | _headers(method),
             "default": {"$ref": "#/components/responses/Problem"},
         },
     }
@@ -123,6 +140,8 @@ def _parameters(method: Method, binding: Binding, schemas: Schemas) -> list[Sche
         found.append(_key_parameter(method.descriptor.input_type.fields_by_name[KEY_FIELD]))
     if method.streams_events:
         found.append(_RESUME_PARAMETER)
+    if method.takes_version:
+        found.append({"$ref": "#/components/parameters/IfMatch"})
     return found
 
 
@@ -165,6 +184,10 @@ def _success(method: Method, binding: Binding, schemas: Schemas) -> Schema:
         schema = schemas.answered_message(message) if message is not None else schemas.answer(field)
         return _content(phrase, "application/json", schema)
     return _content(phrase, "application/json", schemas.answered_message(output))
+
+
+def _headers(method: Method) -> Schema:
+    return {"headers": {"ETag": _ETAG}} if method.policy.versioned else {}
 
 
 _EVENTS = (

@@ -9,10 +9,9 @@ from services.chassis.egress import urls
 from services.chassis.egress.errors import AddressRefused
 from services.chassis.egress.guard import Guard
 from services.chassis.errors import InvalidArgument, Violation
-from services.sessions.operations import free_json
+from services.sessions.operations.metadata_faults import metadata_faults
 from services.sessions.store import agent as store
 
-MAX_METADATA_BYTES = 16 * 1024
 _NOT_THE_ORCHESTRATOR = "is not the orchestrator, or is archived: use the id that GET /orchestrator answers"
 
 
@@ -28,7 +27,7 @@ def check(
     """Raises InvalidArgument that names every fault of what is given."""
     faults = [
         *(_url_faults(webhook_url, guard) if webhook_url else ()),
-        *free_json.faults("metadata", metadata, MAX_METADATA_BYTES),
+        *(metadata_faults(metadata) if metadata else ()),
         *(_orchestrator_faults(connection, orchestrator_agent_id, agent_id) if orchestrator_agent_id else ()),
     ]
     if faults:

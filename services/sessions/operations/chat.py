@@ -12,14 +12,13 @@ from services.chassis.errors import InvalidArgument, Violation
 from services.chassis.ids import new_id
 from services.sessions.models.agent import Agent
 from services.sessions.models.chat import ChatFilter, ChatMessage, ChatParty, NewMessage
-from services.sessions.operations import free_json
 from services.sessions.operations.holding import check_speaks_for
+from services.sessions.operations.metadata_faults import metadata_faults
 from services.sessions.operations.orchestrator import get_orchestrator
 from services.sessions.store import agent as agent_store
 from services.sessions.store import chat as store
 from services.sessions.store import positions, tables
 
-MAX_METADATA_BYTES = 16 * 1024
 MAX_COUNT = 10_001
 
 
@@ -28,7 +27,7 @@ def send_message(
 ) -> ChatMessage:
     """Stores a message. Raises OrchestratorNotFound, InvalidArgument, or ScopeMissing for another one's words."""
     orchestrator_id = new.orchestrator_agent_id or get_orchestrator(connection).id
-    faults = [*new.faults(), *free_json.faults("metadata", new.metadata, MAX_METADATA_BYTES)]
+    faults = [*new.faults(), *metadata_faults(new.metadata or {})]
     faults += _agent_faults(connection, new, orchestrator_id)
     if faults:
         raise InvalidArgument.of(faults)

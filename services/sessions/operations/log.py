@@ -14,14 +14,13 @@ from services.chassis.ids import new_id
 from services.sessions.errors import AgentArchived, AgentNotFound
 from services.sessions.models.feed import Taken
 from services.sessions.models.log import AgentBatch, NewAgentLog, NewSystemLog, SystemBatch, Tail
-from services.sessions.operations import free_json
 from services.sessions.operations.agent import get_agent
 from services.sessions.operations.holding import check_speaks_for
+from services.sessions.operations.metadata_faults import MAX_BYTES, json_faults
 from services.sessions.store import agent as agent_store
 from services.sessions.store import agent_log, positions, system_log
 
 MAX_PAYLOAD_BYTES = 64 * 1024
-MAX_METADATA_BYTES = 16 * 1024
 
 
 def check_agent_batch(batch: AgentBatch, writer: Caller) -> None:
@@ -30,7 +29,7 @@ def check_agent_batch(batch: AgentBatch, writer: Caller) -> None:
     _refuse(
         fault
         for index, entry in enumerate(batch.entries)
-        for fault in free_json.faults(f"entries[{index}].payload", entry.payload, MAX_PAYLOAD_BYTES)
+        for fault in json_faults(f"entries[{index}].payload", entry.payload or {}, MAX_PAYLOAD_BYTES)
     )
 
 
@@ -39,7 +38,7 @@ def check_system_batch(batch: SystemBatch) -> None:
     _refuse(
         fault
         for index, entry in enumerate(batch.entries)
-        for fault in free_json.faults(f"entries[{index}].metadata", entry.metadata, MAX_METADATA_BYTES)
+        for fault in json_faults(f"entries[{index}].metadata", entry.metadata or {}, MAX_BYTES)
     )
 
 

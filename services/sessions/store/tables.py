@@ -7,6 +7,7 @@ from sqlalchemy import (
     Column,
     ForeignKey,
     Index,
+    Integer,
     LargeBinary,
     SmallInteger,
     String,
@@ -168,6 +169,67 @@ audit_head = Table(
     Column("hash", String(64), nullable=False),
     Column("seal", String(64), nullable=False),
     CheckConstraint("id = 1", name="id"),
+)
+
+# In statements, too, so that the database knows its partial indexes by it: it does not know them by parameters. What is
+# open is said by what is not, else SQLite would look in the index of statuses.
+is_open, is_active = text("status NOT IN ('completed', 'failed', 'expired')"), text("status = 'active'")
+
+# `expires_at` is when a session that is open ends by its own timeouts; the operator's comes on top.
+sessions = Table(
+    "sessions",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("agent_role", String(50), nullable=False),
+    Column("agent_id", Id, ForeignKey("agents.id"), nullable=False),
+    Column("task_id", Id),
+    Column("status", String(16), nullable=False),
+    Column("metadata", Json, nullable=False),
+    Column("idle_timeout_seconds", Integer),
+    Column("max_lifetime_seconds", Integer),
+    Column("version", BigInteger, nullable=False),
+    Column("created_at", Timestamp, nullable=False),
+    Column("updated_at", Timestamp, nullable=False),
+    Column("last_activity_at", Timestamp, nullable=False),
+    Column("last_transition_at", Timestamp),
+    Column("expires_at", Timestamp),
+    CheckConstraint("status IN ('pending', 'active', 'paused', 'completed', 'failed', 'expired')", name="status"),
+    # A page of what is filtered by, newest first.
+    *(Index(f"ix_sessions_{column}", column, "id") for column in ("status", "agent_role", "agent_id")),
+    Index(
+        "ix_sessions_task_id",
+        "task_id",
+        "id",
+        postgresql_where=text("task_id IS NOT NULL"),
+        sqlite_where=text("task_id IS NOT NULL"),
+    ),
+    # A page of active sessions, those first that were changed last.
+    Index(
+        "ix_sessions_active",
+        "updated_at",
+        "id",
+        postgresql_where=is_active,
+        sqlite_where=is_active,
+    ),
+    # What is to expire.
+    *(
+        Index(f"ix_sessions_{column}", column, postgresql_where=is_open, sqlite_where=is_open)
+        for column in ("expires_at", "last_activity_at")
+    ),
+)
+
+# One row for each change of a session's status; the versions are their order.
+session_transitions = Table(
+    "session_transitions",
+    metadata,
+    Column("session_id", Id, ForeignKey("sessions.id"), primary_key=True),
+    Column("version", BigInteger, primary_key=True, autoincrement=False),
+    Column("from_status", String(16), nullable=False),
+    Column("to_status", String(16), nullable=False),
+    Column("event", String(16)),
+    Column("reason", String(500), nullable=False),
+    Column("actor", String(36), nullable=False),
+    Column("occurred_at", Timestamp, nullable=False),
 )
 
 # The feed is everything that the tables below hold, by position. Whoever adds to it locks this one row until the end of

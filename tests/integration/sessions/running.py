@@ -16,6 +16,7 @@ from baton.sessions.v1.feed_service_pb2_grpc import FeedServiceStub
 from baton.sessions.v1.log_service_pb2_grpc import LogServiceStub
 from baton.sessions.v1.orchestrator_service_pb2_grpc import OrchestratorServiceStub
 from baton.sessions.v1.prompt_service_pb2_grpc import PromptServiceStub
+from baton.sessions.v1.session_service_pb2_grpc import SessionServiceStub
 from grpc.aio import Channel
 from sqlalchemy import Table, func, select
 
@@ -76,6 +77,13 @@ class Sessions:
 
     def feed(self, scopes: Iterable[str] = ("admin",), agent_id: str | None = None) -> FeedServiceStub:
         return FeedServiceStub(self._channel_of(scopes, agent_id))
+
+    def lifecycle(self, agent_id: str | None = None, *scopes: str) -> SessionServiceStub:
+        """Somebody who, by default, reads and writes sessions; no administrator."""
+        held = scopes or ("sessions:read", "sessions:write")
+        # Some sessions last longer than a token of a day.
+        expires_at = self.clock.now() + timedelta(days=4000)
+        return SessionServiceStub(self.channel(self.signer.token(held, agent_id=agent_id, expires_at=expires_at)))
 
     def anybody(self) -> CredentialServiceStub:
         """Somebody who sends no token."""

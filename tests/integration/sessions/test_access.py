@@ -13,6 +13,7 @@ from baton.sessions.v1 import feed_service_pb2 as feed
 from baton.sessions.v1 import log_service_pb2 as logs
 from baton.sessions.v1 import orchestrator_service_pb2 as orchestration
 from baton.sessions.v1 import prompt_service_pb2 as prompts
+from baton.sessions.v1 import session_service_pb2 as lifecycle
 from baton.sessions.v1.agent_service_pb2_grpc import AgentServiceStub
 from baton.sessions.v1.chat_service_pb2_grpc import ChatServiceStub
 from baton.sessions.v1.credential_service_pb2_grpc import CredentialServiceStub
@@ -20,6 +21,7 @@ from baton.sessions.v1.feed_service_pb2_grpc import FeedServiceStub
 from baton.sessions.v1.log_service_pb2_grpc import LogServiceStub
 from baton.sessions.v1.orchestrator_service_pb2_grpc import OrchestratorServiceStub
 from baton.sessions.v1.prompt_service_pb2_grpc import PromptServiceStub
+from baton.sessions.v1.session_service_pb2_grpc import SessionServiceStub
 from grpc.aio import Channel
 from joserfc.jwk import OKPKey
 
@@ -64,9 +66,23 @@ METHODS = [
     ("ListFeed", feed.ListFeedRequest(), "logs:read"),
     ("WatchFeed", feed.WatchFeedRequest(), "logs:read"),
     ("GetEvents", feed.GetEventsRequest(), "logs:read"),
+    ("CreateSession", lifecycle.CreateSessionRequest(agent_role="planner"), "sessions:write"),
+    ("ListSessions", lifecycle.ListSessionsRequest(), "sessions:read"),
+    ("ListActiveSessions", lifecycle.ListActiveSessionsRequest(), "sessions:read"),
+    ("GetSession", lifecycle.GetSessionRequest(session_id=ID), "sessions:read"),
+    ("UpdateSession", lifecycle.UpdateSessionRequest(session_id=ID), "sessions:write"),
+    (
+        "SendSessionEvent",
+        lifecycle.SendSessionEventRequest(session_id=ID, event="SESSION_EVENT_FAIL"),
+        "sessions:write",
+    ),
+    ("HeartbeatSession", lifecycle.HeartbeatSessionRequest(session_id=ID), "sessions:write"),
+    ("ListSessionTransitions", lifecycle.ListSessionTransitionsRequest(session_id=ID), "sessions:read"),
 ]
 PUBLIC = {"ObtainToken", "RefreshToken", "SurrenderToken"}
-SERVICES = tuple(file.DESCRIPTOR for file in (messages, credentials, orchestration, logs, prompts, chat, feed))
+SERVICES = tuple(
+    file.DESCRIPTOR for file in (messages, credentials, orchestration, logs, prompts, chat, feed, lifecycle)
+)
 STUBS = (
     AgentServiceStub,
     CredentialServiceStub,
@@ -75,6 +91,7 @@ STUBS = (
     PromptServiceStub,
     ChatServiceStub,
     FeedServiceStub,
+    SessionServiceStub,
 )
 every_method = pytest.mark.parametrize(("method", "request_message", "scope"), METHODS)
 

@@ -138,6 +138,11 @@ class Greenhouse:
         label = request.label if request.HasField("label") else None
         return self.contract.messages.UpdateBedResponse(changed=request.update_mask.paths, label=label)
 
+    async def RepotPlant(self, request: Any, context: Any) -> Any:
+        await self._receive(request, context)
+        version = request.version + 1 if request.HasField("version") else 100
+        return self.contract.messages.RepotPlantResponse(pot={"version": version})
+
     async def HarvestPlant(self, request: Any, context: Any) -> Any:
         await self._receive(request, context)
         return self.contract.messages.HarvestPlantResponse(plant_id=request.plant_id, note=request.note)
