@@ -6,7 +6,7 @@ import orjson
 from grpc.aio import Channel
 
 from services.chassis.auth import TokenExchange
-from services.gateway.backends import ByteStreamCall, UnaryCall
+from services.gateway.backends import StreamCall, UnaryCall
 from services.gateway.config import Settings
 from services.gateway.descriptors import KEY_HEADER, Binding, Method, load_methods
 from services.gateway.edge import Edge
@@ -15,7 +15,7 @@ from services.gateway.openapi.document import describe
 from services.gateway.pages import add_pages
 from services.gateway.request_form import RequestForm
 from services.gateway.routes import Endpoint, Router, parameter_names
-from services.gateway.rpc import byte_stream_endpoint, unary_endpoint
+from services.gateway.rpc import byte_stream_endpoint, event_endpoint, unary_endpoint
 from services.gateway.transcode.parser import Parsers
 from services.gateway.transcode.printer import Printers
 
@@ -39,8 +39,10 @@ def build_app(
 
     def endpoint(method: Method, binding: Binding) -> Endpoint:
         form = RequestForm(method, binding, parameter_names(binding.template), parsers)
-        if method.streams_bytes:
-            stream = ByteStreamCall(method, channels[method.package], settings.stream_timeout_seconds)
+        if method.descriptor.server_streaming:
+            stream = StreamCall(method, channels[method.package], settings.stream_timeout_seconds)
+            if method.streams_events:
+                return event_endpoint(method, form, stream, exchange, printers)
             return byte_stream_endpoint(method, form, stream, exchange)
         return unary_endpoint(method, binding, form, unary_call(method), exchange, printers)
 

@@ -6,7 +6,6 @@ from dataclasses import replace
 from typing import Any
 
 import grpc
-from google.api.httpbody_pb2 import HttpBody
 from google.protobuf.message import Message
 from grpc.aio import Channel
 from opentelemetry.trace import Span, use_span
@@ -53,22 +52,22 @@ class UnaryCall:
             return response, _is_replayed(await running.initial_metadata(), await running.trailing_metadata())
 
 
-class ByteStreamCall:
-    """One method that streams bytes."""
+class StreamCall:
+    """One method that streams messages."""
 
     def __init__(self, method: Method, channel: Channel, timeout: float) -> None:
         self._path, self._timeout = method.path, timeout
         self._call: Callable[..., Any] = channel.unary_stream(
-            method.path, request_serializer=_serialize, response_deserializer=HttpBody.FromString
+            method.path, request_serializer=_serialize, response_deserializer=method.parse_response
         )
 
-    async def __call__(self, request: Message, metadata: Metadata) -> AsyncIterator[HttpBody]:
-        """The chunks; closing the iterator ends the call. Raises ServiceError."""
+    async def __call__(self, request: Message, metadata: Metadata) -> AsyncIterator[Message]:
+        """The messages; closing the iterator ends the call. Raises ServiceError."""
         with _call_span(self._path) as span:
             running = self._call(request, timeout=self._timeout, metadata=_traced(span, metadata))
             try:
-                async for chunk in running:
-                    yield chunk
+                async for message in running:
+                    yield message
             finally:
                 running.cancel()
 

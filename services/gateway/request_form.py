@@ -14,6 +14,7 @@ from services.gateway.descriptors import (
     KEY_FIELD,
     KEY_HEADER,
     MASK_FIELD,
+    RESUME_HEADER,
     VERSION_FIELD,
     VERSION_HEADER,
     Binding,
@@ -37,6 +38,7 @@ FillBody = Callable[[Message, object], None]
 class RequestForm:
     """Where each field of a request comes from: the path, else the body, else the query; the key from its header.
 
+    Of a stream of events that is resumed, `Last-Event-ID` says where, whatever else does.
     The version that is to be changed may be in the body or in its header.
 
     A PATCH or PUT whose request has an `update_mask` fills it with the names in the body's object, so that null clears.
@@ -59,6 +61,7 @@ class RequestForm:
             fill_body = _masked(fill_body, {name.removeprefix(f"{binding.body}.") for name in parameters})
         self._fill_body = fill_body
         self._body_place = _body_place(binding.body)
+        self._resume = _resume_putter(method) if method.streams_events else None
 
     async def read(self, request: Request, values: Mapping[str, str]) -> Message:
         """The request message. Raises InvalidArgument with a violation for every fault found."""
@@ -71,7 +74,9 @@ class RequestForm:
         if query := request.scope["query_string"]:
             faults += _faults(fill_from_query, message, query, self._from_query, self._refused)
         for name, text in values.items():
-            faults += _faults(self._fill_from_path, message, name, text)
+            faults += _faults(_fill_from_text, self._from_path[name], name, message, text)
+        if self._resume is not None and (event_id := request.headers.get(RESUME_HEADER)):
+            faults += _faults(_fill_from_text, self._resume, RESUME_HEADER, message, event_id)
         if faults:
             raise InvalidArgument.of(Violation(place, description) for place, description in faults)
         if self._method.takes_key:
@@ -80,11 +85,12 @@ class RequestForm:
             _fill_version(message, request.headers.get(VERSION_HEADER, _ANY_VERSION))
         return message
 
-    def _fill_from_path(self, message: Message, name: str, text: str) -> None:
-        try:
-            self._from_path[name](message, [text])
-        except Faults as wrong:
-            raise Faults(list(wrong.at(name))) from None
+
+def _fill_from_text(put: PutTexts, place: str, message: Message, text: str) -> None:
+    try:
+        put(message, [text])
+    except Faults as wrong:
+        raise Faults(list(wrong.at(place))) from None
 
 
 def query_fields(method: Method, binding: Binding, parameters: Collection[str]) -> dict[str, FieldDescriptor]:
@@ -103,6 +109,11 @@ def _path_putter(method: Method, name: str) -> PutTexts:
             f"{method.path} has {{{name}}} in a path template, and no such field that text can fill"
         )
     return text_putter(name, field)
+
+
+def _resume_putter(method: Method) -> PutTexts:
+    name = method.policy.event_stream.resume_field
+    return text_putter(name, method.descriptor.input_type.fields_by_name[name])
 
 
 def _body_filler(descriptor: Descriptor, body: str, elsewhere: Mapping[str, str], parsers: Parsers) -> FillBody | None:

@@ -39,6 +39,13 @@ class OrchestratorNotFound(NotFound):
         super().__init__("there is no orchestrator: create it with POST /orchestrator", reason="ORCHESTRATOR_NOT_FOUND")
 
 
+class PromptNotFound(NotFound):
+    """No prompt has this id, or none any more."""
+
+    def __init__(self, prompt_id: str) -> None:
+        super().__init__(f"prompt {prompt_id} not found", reason="PROMPT_NOT_FOUND", metadata={"prompt_id": prompt_id})
+
+
 class AgentArchived(FailedPrecondition):
     """The agent is archived, and nothing about it changes any more."""
 

@@ -1,4 +1,4 @@
-"""What can be wrong with metadata, which may be any JSON that is neither large nor deep."""
+"""What can be wrong with metadata, and other JSON that may be anything that is neither large nor deep."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -15,12 +15,17 @@ another."""
 
 def metadata_faults(metadata: Mapping[str, Any]) -> list[Violation]:
     """Its faults as the field `metadata` of a request, at most one."""
-    if _is_deeper(metadata, MAX_DEPTH):
-        return [Violation("metadata", f"is nested deeper than {MAX_DEPTH} levels")]
-    size = len(orjson.dumps(metadata))
-    if size <= MAX_BYTES:
+    return json_faults("metadata", metadata, MAX_BYTES)
+
+
+def json_faults(field: str, value: Mapping[str, Any], max_bytes: int) -> list[Violation]:
+    """The faults of a field that holds any JSON, at most one."""
+    if _is_deeper(value, MAX_DEPTH):
+        return [Violation(field, f"is nested deeper than {MAX_DEPTH} levels")]
+    size = len(orjson.dumps(value))
+    if size <= max_bytes:
         return []
-    return [Violation("metadata", f"would be {size} bytes as JSON, at most {MAX_BYTES} are allowed")]
+    return [Violation(field, f"would be {size} bytes as JSON, at most {max_bytes} are allowed")]
 
 
 def _is_deeper(value: Any, levels: int) -> bool:

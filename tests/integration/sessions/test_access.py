@@ -7,12 +7,20 @@ from typing import Any
 import pytest
 from baton.api.v1 import annotations_pb2
 from baton.sessions.v1 import agent_service_pb2 as messages
+from baton.sessions.v1 import chat_service_pb2 as chat
 from baton.sessions.v1 import credential_service_pb2 as credentials
+from baton.sessions.v1 import feed_service_pb2 as feed
+from baton.sessions.v1 import log_service_pb2 as logs
 from baton.sessions.v1 import orchestrator_service_pb2 as orchestration
+from baton.sessions.v1 import prompt_service_pb2 as prompts
 from baton.sessions.v1 import session_service_pb2 as lifecycle
 from baton.sessions.v1.agent_service_pb2_grpc import AgentServiceStub
+from baton.sessions.v1.chat_service_pb2_grpc import ChatServiceStub
 from baton.sessions.v1.credential_service_pb2_grpc import CredentialServiceStub
+from baton.sessions.v1.feed_service_pb2_grpc import FeedServiceStub
+from baton.sessions.v1.log_service_pb2_grpc import LogServiceStub
 from baton.sessions.v1.orchestrator_service_pb2_grpc import OrchestratorServiceStub
+from baton.sessions.v1.prompt_service_pb2_grpc import PromptServiceStub
 from baton.sessions.v1.session_service_pb2_grpc import SessionServiceStub
 from grpc.aio import Channel
 from joserfc.jwk import OKPKey
@@ -24,6 +32,8 @@ from tests.integration.sessions.running import Sessions
 from tests.support.grpc import Signer
 
 ID = new_id()
+ENTRY = logs.NewAgentLog(event_category="EVENT_CATEGORY_HOOK", event_type="Stop")
+LINE = logs.NewSystemLog(level="LOG_LEVEL_INFO", message="started")
 # Each method, a good request to it, and the scope it asks for.
 METHODS = [
     ("CreateAgent", messages.CreateAgentRequest(name="scribe", scopes=["tasks:read"]), "agents:admin"),
@@ -42,6 +52,20 @@ METHODS = [
     ("GetOrchestrator", orchestration.GetOrchestratorRequest(), "agents:read"),
     ("ResetContext", orchestration.ResetContextRequest(), "agents:admin"),
     ("EnsureOrchestrator", orchestration.EnsureOrchestratorRequest(scopes=["tasks:read"]), "agents:admin"),
+    ("AppendAgentLogs", logs.AppendAgentLogsRequest(agent_id=ID, entries=[ENTRY]), "logs:write"),
+    ("ListAgentLogs", logs.ListAgentLogsRequest(agent_id=ID), "logs:read"),
+    ("TailAgentLogs", logs.TailAgentLogsRequest(agent_id=ID), "logs:read"),
+    ("AppendSystemLogs", logs.AppendSystemLogsRequest(entries=[LINE]), "logs:write"),
+    ("ListSystemLogs", logs.ListSystemLogsRequest(), "logs:read"),
+    ("RecordPrompt", prompts.RecordPromptRequest(author=1, prompt_text="do it"), "logs:write"),
+    ("GetPrompt", prompts.GetPromptRequest(prompt_id=ID), "logs:read"),
+    ("ListPrompts", prompts.ListPromptsRequest(), "logs:read"),
+    ("SendChatMessage", chat.SendChatMessageRequest(message="hello"), "logs:write"),
+    ("ListChatMessages", chat.ListChatMessagesRequest(), "logs:read"),
+    ("LoadChat", chat.LoadChatRequest(), "logs:read"),
+    ("ListFeed", feed.ListFeedRequest(), "logs:read"),
+    ("WatchFeed", feed.WatchFeedRequest(), "logs:read"),
+    ("GetEvents", feed.GetEventsRequest(), "logs:read"),
     ("CreateSession", lifecycle.CreateSessionRequest(agent_role="planner"), "sessions:write"),
     ("ListSessions", lifecycle.ListSessionsRequest(), "sessions:read"),
     ("ListActiveSessions", lifecycle.ListActiveSessionsRequest(), "sessions:read"),
@@ -56,15 +80,32 @@ METHODS = [
     ("ListSessionTransitions", lifecycle.ListSessionTransitionsRequest(session_id=ID), "sessions:read"),
 ]
 PUBLIC = {"ObtainToken", "RefreshToken", "SurrenderToken"}
-SERVICES = (messages.DESCRIPTOR, credentials.DESCRIPTOR, orchestration.DESCRIPTOR, lifecycle.DESCRIPTOR)
+SERVICES = tuple(
+    file.DESCRIPTOR for file in (messages, credentials, orchestration, logs, prompts, chat, feed, lifecycle)
+)
+STUBS = (
+    AgentServiceStub,
+    CredentialServiceStub,
+    OrchestratorServiceStub,
+    LogServiceStub,
+    PromptServiceStub,
+    ChatServiceStub,
+    FeedServiceStub,
+    SessionServiceStub,
+)
 every_method = pytest.mark.parametrize(("method", "request_message", "scope"), METHODS)
 
 
 def method_of(channel: Channel, method: str) -> Any:
-    """A method of whichever service has it."""
-    kinds = (AgentServiceStub, CredentialServiceStub, OrchestratorServiceStub, SessionServiceStub)
-    stubs = [kind(channel) for kind in kinds]
-    return next(getattr(stub, method) for stub in stubs if hasattr(stub, method))
+    """A method of whichever service has it; one that streams is read to its end."""
+    call = next(getattr(stub(channel), method) for stub in STUBS if hasattr(stub(channel), method))
+    if not method.startswith("Watch"):
+        return call
+
+    async def read(request: Any) -> list[Any]:
+        return [message async for message in call(request)]
+
+    return read
 
 
 def test_every_method_is_in_the_list_or_public() -> None:

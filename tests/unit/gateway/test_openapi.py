@@ -47,6 +47,7 @@ def test_every_rule_of_a_contract_is_a_path(document: Any) -> None:
         ("/beds/{id}/", "patch"),
         ("/plants/{plant_id}/pot", "put"),
         ("/plants.csv", "get"),
+        ("/plants:watch", "get"),
         ("/seeds", "post"),
         ("/gate", "post"),
     }
