@@ -238,6 +238,12 @@ def _calls(world: World) -> dict[str, Callable[[], REST]]:
             f"/sessions/{world.session()}/events",
             {"event": "activate"},
         ),
+        "sessions.v1.PromptService.RecordPrompt": lambda: (
+            "POST",
+            "/prompts",
+            {"author": "engineer", "prompt_text": "do it"},
+        ),
+        "sessions.v1.ChatService.SendChatMessage": lambda: ("POST", "/orchestrator/chat", {"message": "hello"}),
         "sessions.v1.AuditService.IngestAudit": lambda: (
             "POST",
             "/audit/ingest",
