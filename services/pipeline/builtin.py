@@ -128,6 +128,36 @@ _TASKS_RUN = BuiltinTool(
     scopes=("tasks:write",),
 )
 
+_SESSIONS_LOG = BuiltinTool(
+    "sessions.log",
+    "Adds an entry to the log of the task's owner. It is added once, however often the step is tried.",
+    {
+        "type": "object",
+        "properties": {
+            "content": {"type": "string", "maxLength": 32768, "description": "What there is to say."},
+            "event_category": {"enum": ["hook", "response"], "default": "response", "description": "Where it is from."},
+            "event_type": {
+                "type": "string",
+                "pattern": "^[A-Za-z0-9_.-]{1,64}$",
+                "default": "text",
+                "description": "What it is.",
+            },
+            "task_slug": {"type": "string", "maxLength": 100, "description": "The piece of work that it belongs to."},
+            "session_id": {"type": "string", "maxLength": 200, "description": "The session that it belongs to."},
+            "summary": {"type": "string", "maxLength": 2000, "description": "It in short."},
+            "payload": {"type": "object", "default": {}, "description": "What belongs to it."},
+        },
+        "required": ["content"],
+        "additionalProperties": False,
+    },
+    {
+        "type": "object",
+        "properties": {"entry_index": {"type": "integer", "description": "The entry's number within its task_slug."}},
+        "required": ["entry_index"],
+    },
+    scopes=("logs:write",),
+)
+
 BUILTIN_TOOLS: Mapping[str, BuiltinTool] = {
-    tool.address: tool for tool in (_ECHO, _EVENTS_PUBLISH, _HTTP_REQUEST, _TASKS_RUN)
+    tool.address: tool for tool in (_ECHO, _EVENTS_PUBLISH, _HTTP_REQUEST, _SESSIONS_LOG, _TASKS_RUN)
 }

@@ -113,6 +113,7 @@ def _calls(world: World) -> dict[str, Callable[[], REST]]:
             "/tasks/route",
             {"target": "planner", "task": {"task_type": "plan", "description": "x"}},
         ),
+        "tasks.v1.RoutingService.Notify": lambda: ("POST", "/tasks/notify", {"target": "planner", "message": "x"}),
         "tasks.v1.RunService.CreateRuns": lambda: ("POST", "/runs", {"runs": [{"task_id": world.task()}] * 3}),
         "tasks.v1.RunService.CancelRun": lambda: ("POST", f"/runs/{world.queued_run()}/cancel", {}),
         "tasks.v1.RunService.RetryRun": lambda: ("POST", f"/runs/{world.canceled_run()}/retry", {}),

@@ -21,6 +21,11 @@ def starting(task_id: str, **params: Any) -> dict[str, Any]:
     return {"id": "start", "uses": "tasks.run", "with": {"task_id": task_id, "params": params}, "save_as": "started"}
 
 
+def logging(**entry: Any) -> dict[str, Any]:
+    """A step that writes to its owner's log."""
+    return {"id": "log", "uses": "sessions.log", "with": entry, "save_as": "logged"}
+
+
 def create(baton: Baton, title: str, *steps: dict[str, Any], token: str | None = None, **fields: Any) -> str:
     response = baton.call("POST", "/tasks", task(title, *steps, **fields), token=token)
     assert response.status_code == 201, response.text
@@ -68,9 +73,37 @@ def test_a_run_publishes_an_event_and_starts_a_task_of_the_same_owner(baton: Bat
     assert heard["output"] == {"heard": {"paid": 7}}
 
 
+def test_a_run_writes_to_the_log_of_its_owner(baton: Baton) -> None:
+    agent = baton.create("/agents", {"name": f"owner-{new_id()}", "scopes": ["tasks:read", "logs:write"]})
+    whole = {
+        "content": "Asked",
+        "event_category": "hook",
+        "event_type": "Stop",
+        "task_slug": "receipts",
+        "session_id": "s-1",
+        "summary": "In short",
+        "payload": {"n": 1},
+    }
+    task_id = create(baton, "Logs", logging(content="Begun"), logging(**whole) | {"id": "b", "save_as": "b"},
+                     logging(content="Told", task_slug="receipts") | {"id": "c", "save_as": "c"},
+                     created_by=agent["id"])  # fmt: skip
+
+    run = run_of(baton, task_id, baton.admin_token)
+
+    assert run["output"] == {"logged": {"entry_index": 0}, "b": {"entry_index": 0}, "c": {"entry_index": 1}}
+    told, asked, begun = baton.get(f"/agents/{agent['id']}/logs")["items"]
+    assert {name: asked[name] for name in whole} == whole
+    assert (begun["event_category"], begun["event_type"], begun["task_slug"]) == ("response", "text", "")
+    assert (told["content"], told["entry_index"]) == ("Told", 1)
+
+
 @pytest.mark.parametrize(
     ("step", "scope"),
-    [(publishing("billing.paid"), "events:publish"), (starting(new_id()), "tasks:write")],
+    [
+        (publishing("billing.paid"), "events:publish"),
+        (starting(new_id()), "tasks:write"),
+        (logging(content="x"), "logs:write"),
+    ],
 )
 def test_a_run_may_no_more_than_its_owner(baton: Baton, step: dict[str, Any], scope: str) -> None:
     agent = baton.create("/agents", {"name": f"owner-{new_id()}", "scopes": ["tasks:read"]})

@@ -22,10 +22,10 @@ from tests.e2e.test_readme import blocks
 from tests.support.baton import ROOT, Baton, task
 from tests.support.waiting import wait_until
 
-SCOPES = ("tasks:read", "tasks:write", "approvals:read", "approvals:request", "runs:read")
+SCOPES = ("tasks:read", "tasks:write", "approvals:read", "approvals:request", "runs:read", "logs:read", "logs:write")
 TOOLS = {
     "create_task", "list_tasks", "run_now", "snooze_task", "cancel_task", "route_task", "fetch_status",
-    "request_approval", "list_approvals",
+    "notify", "request_approval", "list_approvals", "append_log",
 }  # fmt: skip
 DOCUMENT = (ROOT / "docs" / "mcp.md").read_text()
 ECHO = {"id": "echo", "uses": "echo.test", "with": {"text": "${params.greeting}"}, "save_as": "echo"}
@@ -132,6 +132,24 @@ async def test_agents_hand_work_over_and_ask_for_approval(baton: Baton, token: s
         assert status["last_run"]["status"] == "awaiting_approval"
         pending = await done(client, "list_tasks", target=role, status=["pending"])
         assert [item["id"] for item in pending["items"]] == [routed["task_id"]]
+
+
+async def test_agents_tell_a_role_something_and_keep_a_log(baton: Baton) -> None:
+    role = f"lead-{uuid4().hex[:8]}"
+    agent = baton.create("/agents", {"name": role, "scopes": list(SCOPES)})
+    token = baton.create(f"/agents/{agent['id']}/tokens", {})["token"]
+    async with opened(baton, token) as client:
+        told = await done(client, "notify", target=role, message="It is late", data={"by": "an hour"})
+        status = await done(client, "fetch_status", task_id=told["task_id"])
+        assert (status["role"], status["title"]) == (role, "It is late")
+        assert status["payload"]["params"] == {
+            "task_type": "notification", "description": "It is late", "data": {"by": "an hour"}, "context": {},
+        }  # fmt: skip
+        entry = {"event_category": "response", "event_type": "text", "content": "I told them", "task_slug": "late"}
+        answer = await done(client, "append_log", agent_id=agent["id"], entries=[entry] * 2)
+        assert [int(index) for index in answer["entry_indexes"]] == [0, 1]
+    entries = baton.get(f"/agents/{agent['id']}/logs")["items"]
+    assert [one["content"] for one in entries] == ["I told them"] * 2
 
 
 async def test_a_repeated_key_has_one_effect(baton: Baton, token: str) -> None:

@@ -16,17 +16,26 @@ from services.tasks.operations.new_run import MAX_PAYLOAD_BYTES, new_run
 from services.tasks.operations.task import create_task
 from services.tasks.store import queue, tables
 
-# Where what a caller gives stands in the payload, and under which name they gave it.
-_GIVEN = {"data": "task.data", "context": "context"}
 # The payload and its parameters are around it.
 _MAX_DEPTH = definition.MAX_DEPTH - 2
 
 
 def route_task(
-    connection: Connection, new: NewTask, traceparent: str, caller: Caller, clock: Clock, *, request_id: str
+    connection: Connection,
+    new: NewTask,
+    traceparent: str,
+    caller: Caller,
+    clock: Clock,
+    *,
+    given: Mapping[str, str],
+    request_id: str,
 ) -> Task:
-    """Creates a task for a role and queues its one run. Raises InvalidArgument for what is too deep or too large."""
-    faults = _faults(new.payload)
+    """Creates a task for a role and queues its one run.
+
+    `given` has by which name the caller gave the parameters that can be too deep or too large, which raises
+    InvalidArgument.
+    """
+    faults = _faults(new.payload, given)
     if faults:
         raise InvalidArgument.of(faults)
     task = create_task(connection, new, caller, clock)
@@ -45,15 +54,15 @@ def route_task(
     return task
 
 
-def _faults(payload: Mapping[str, Any]) -> list[Violation]:
-    given = {field: payload["params"][name] for name, field in _GIVEN.items()}
+def _faults(payload: Mapping[str, Any], given: Mapping[str, str]) -> list[Violation]:
+    values = {field: payload["params"][name] for name, field in given.items()}
     faults = [
         Violation(field, f"is nested deeper than {_MAX_DEPTH} levels")
-        for field, value in given.items()
+        for field, value in values.items()
         if definition.is_too_deep({"params": {"": value}})
     ]
     if not faults and (size := len(orjson.dumps(payload))) > MAX_PAYLOAD_BYTES:
-        largest = max(given, key=lambda field: len(orjson.dumps(given[field])))
+        largest = max(values, key=lambda field: len(orjson.dumps(values[field])))
         faults.append(
             Violation(largest, f"makes the payload {size} bytes as JSON, at most {MAX_PAYLOAD_BYTES} are allowed")
         )

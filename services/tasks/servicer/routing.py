@@ -1,16 +1,20 @@
 """RoutingService."""
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from baton.tasks.v1 import routing_service_pb2 as pb
 from baton.tasks.v1 import routing_service_pb2_grpc as rpc
 from grpc.aio import ServicerContext
+from sqlalchemy import Connection
 
 from services.chassis import telemetry
 from services.chassis.call import caller
+from services.chassis.clock import Clock
 from services.chassis.idempotency import Idempotency
 from services.chassis.wakeup import Wakeup
 from services.tasks.convert import routing as convert
+from services.tasks.models.task import NewTask, Task
 from services.tasks.operations.routing import route_task
 
 _Context = ServicerContext[Any, Any]
@@ -25,14 +29,32 @@ class RoutingServicer(rpc.RoutingServiceServicer):
         self._default_timezone = default_timezone
 
     async def RouteTask(self, request: pb.RouteTaskRequest, context: _Context) -> pb.RouteTaskResponse:
-        new, router, key = convert.routed_task(request, self._default_timezone), caller(), request.request_id
-        traceparent, trace_id = telemetry.traceparent(), telemetry.trace_id()
+        new = convert.routed_task(request, self._default_timezone)
+        route = self._route(new, {"data": "task.data", "context": "context"}, request.request_id)
+        trace_id = telemetry.trace_id()
         response = await self._idempotency.once(
             request,
             pb.RouteTaskResponse,
-            lambda connection, clock: convert.routed_response(
-                route_task(connection, new, traceparent, router, clock, request_id=key), trace_id
-            ),
+            lambda connection, clock: convert.routed_response(route(connection, clock), trace_id),
         )
         self._work_wakeup.notify(request.target)
         return response
+
+    async def Notify(self, request: pb.NotifyRequest, context: _Context) -> pb.NotifyResponse:
+        new = convert.notification(request, self._default_timezone)
+        route = self._route(new, {"data": "data"}, request.request_id)
+        trace_id = telemetry.trace_id()
+        response = await self._idempotency.once(
+            request,
+            pb.NotifyResponse,
+            lambda connection, clock: convert.notify_response(route(connection, clock), trace_id),
+        )
+        self._work_wakeup.notify(request.target)
+        return response
+
+    @staticmethod
+    def _route(new: NewTask, given: Mapping[str, str], key: str) -> Callable[[Connection, Clock], Task]:
+        traceparent, router = telemetry.traceparent(), caller()
+        return lambda connection, clock: route_task(
+            connection, new, traceparent, router, clock, given=given, request_id=key
+        )

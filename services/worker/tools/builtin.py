@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from baton.api.v1 import auth_service_pb2_grpc
+from baton.sessions.v1 import log_service_pb2_grpc
 from baton.tasks.v1 import event_service_pb2_grpc, task_service_pb2_grpc
 from grpc.aio import Channel
 
@@ -13,6 +14,7 @@ from services.worker.tools.acting import Acting
 from services.worker.tools.events_publish import EventsPublish
 from services.worker.tools.http_request import HttpRequest
 from services.worker.tools.schemas import InputSchema, OutputSchema
+from services.worker.tools.sessions_log import SessionsLog
 from services.worker.tools.tasks_run import TasksRun
 from services.worker.tools.use import Use
 
@@ -32,6 +34,7 @@ def tools(egress: Egress, tasks: Channel, sessions: Channel) -> Mapping[str, Too
         "echo.test": echo,
         "events.publish": EventsPublish(event_service_pb2_grpc.EventServiceStub(tasks), acting),
         "http.request": HttpRequest(egress),
+        "sessions.log": SessionsLog(log_service_pb2_grpc.LogServiceStub(sessions), acting),
         "tasks.run": TasksRun(task_service_pb2_grpc.TaskServiceStub(tasks), acting),
     }
 

@@ -37,6 +37,7 @@ NEEDED = {
     "ResumeTask": "tasks:write",
     "CancelTask": "tasks:write",
     "RouteTask": "tasks:write",
+    "Notify": "tasks:write",
     "ListOccurrences": "tasks:read",
     "ListEvaluations": "tasks:read",
     "LeaseProbes": "runs:work",
@@ -166,7 +167,7 @@ def test_what_changes_something_is_marked_so() -> None:
         "CreateLedgerRun", "UpdateLedgerRun", "ApproveLedgerRun", "RejectLedgerRun", "CancelLedgerRun",
         "PruneLedgerRuns", "CreateToolServer", "UpdateToolServer", "DeleteToolServer", "ReportTools", "PutFile",
         "PublishEvent", "ReplayEvent", "PruneEvents",
-        "UseApproval", "RequestApproval", "ApproveApproval", "RejectApproval", "RouteTask",
+        "UseApproval", "RequestApproval", "ApproveApproval", "RejectApproval", "RouteTask", "Notify",
         "CreateWebhook", "UpdateWebhook", "DeleteWebhook", "RotateWebhookSecret",
         "RedeliverWebhookDelivery", "RedeliverWebhook", "LeaseProbes", "ReportProbes",
     }  # fmt: skip

@@ -6,7 +6,7 @@ from uuid import uuid4
 
 import pytest
 from baton.tasks.v1 import run_pb2, task_pb2
-from baton.tasks.v1.routing_service_pb2 import RouteTaskRequest, RouteTaskResponse
+from baton.tasks.v1.routing_service_pb2 import NotifyRequest, RouteTaskRequest, RouteTaskResponse
 from baton.tasks.v1.routing_service_pb2_grpc import RoutingServiceStub
 from baton.tasks.v1.run_service_pb2 import RetryRunRequest
 from baton.tasks.v1.run_service_pb2_grpc import RunServiceStub
@@ -108,6 +108,26 @@ async def test_what_may_be_left_out_is_empty(tasks: Tasks) -> None:
     task = await task_of(tasks, (await route(tasks, bare)).task_id)
     params = from_struct(task.payload)["params"]
     assert params == {"task_type": "routing", "description": "Go", "data": {}, "context": {}}
+
+
+async def test_a_notification_is_routed_work(tasks: Tasks) -> None:
+    caller = new_id()
+    request = NotifyRequest(target="mailer", message="y" * 300, data=to_struct({"n": 1}), request_id="once")
+    stub = RoutingServiceStub(tasks.channel(["tasks:write"], agent_id=caller))
+    answer = await stub.Notify(request)
+    assert await stub.Notify(request) == answer
+    assert answer.status == task_pb2.TASK_STATUS_PENDING
+    task = await task_of(tasks, answer.task_id)
+    assert (task.title, task.description, task.role, task.created_by) == ("y" * 200, "y" * 300, "mailer", caller)
+    run = await leased(tasks)
+    assert from_struct(run.payload)["params"] == {
+        "task_type": "notification", "description": "y" * 300, "data": {"n": 1}, "context": {},
+    }  # fmt: skip
+    (entry,) = await audited_changes(tasks)
+    assert (entry["action"], entry["actor"], entry["request_id"]) == ("task.route", caller, "once")
+    with pytest.raises(InvalidArgument) as refused:
+        await stub.Notify(NotifyRequest(target="mailer", message="x", data=to_struct(nested(29))))
+    assert [fault.field for fault in refused.value.violations] == ["data"]
 
 
 async def test_routing_is_audited_with_its_run(tasks: Tasks) -> None:

@@ -54,7 +54,9 @@ def test_the_example_of_a_request_is_a_pipeline_and_fits_the_tool() -> None:
 def test_the_example_of_acting_is_a_pipeline_and_fits_the_tools() -> None:
     (example,) = blocks("json acting")
     assert check(example) == []
-    context = {"params": example["params"], "steps": {"event": {"event_id": "0192f0c1-2c4f-7a44-9f3a-1b2c3d4e5f60"}}}
+    some_id = "0192f0c1-2c4f-7a44-9f3a-1b2c3d4e5f60"
+    saved = {"event": {"event_id": some_id}, "receipt": {"run_id": some_id}}
+    context = {"params": example["params"], "steps": saved}
     for step in example["pipeline"]:
         schema = dict(BUILTIN_TOOLS[step["uses"]].input_schema)
         Draft202012Validator(schema).validate(render(step["with"], context))
