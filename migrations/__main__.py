@@ -6,8 +6,8 @@ from typing import Annotated
 import typer
 
 from migrations import address, development, logins, runner, verification
+from migrations.applied import Applied
 from migrations.errors import StepFailed
-from migrations.runner import Applied
 from services.chassis.errors import ServiceError
 
 _PENDING = 3

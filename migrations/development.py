@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
+from migrations.applied import Applied
 from migrations.errors import NotDevelopment
 from migrations.history import CONFIG_FILE
-from migrations.runner import LOCK_WAIT_SECONDS, Applied, open_target, upgrade
+from migrations.runner import LOCK_WAIT_SECONDS, open_target, upgrade
 
 
 def require(database_url: str) -> str:

@@ -1,11 +1,7 @@
 """What can stop a migration."""
 
-from typing import TYPE_CHECKING
-
+from migrations.applied import Applied
 from services.chassis.errors import Aborted, FailedPrecondition, InvalidArgument, PermissionDenied, Unavailable
-
-if TYPE_CHECKING:
-    from migrations.runner import Applied
 
 
 class UnusableAddress(InvalidArgument):
@@ -55,6 +51,6 @@ class StepFailed(FailedPrecondition):
 
     default_reason = "MIGRATION_STEP_FAILED"
 
-    def __init__(self, message: str, applied: "list[Applied]") -> None:
+    def __init__(self, message: str, applied: list[Applied]) -> None:
         super().__init__(message)
         self.applied = applied

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
 from migrations import address
+from migrations.applied import Applied
 from migrations.contexts import CONTEXTS
 from migrations.errors import NotDevelopment, StepFailed
 from migrations.history import CONFIG_FILE, History, State
@@ -22,17 +22,6 @@ LOCK_WAIT_SECONDS = 60.0
 
 StepDone = Callable[[str, str], None]
 """Told of each step that has run: the context and the revision."""
-
-
-@dataclass(frozen=True)
-class Applied:
-    """What was done for one context: revisions before (None: no tables) and after, steps between, time taken."""
-
-    context: str
-    before: str | None
-    after: str | None
-    steps: int
-    seconds: float
 
 
 def open_target(database_url: str, *, lock_wait: float = LOCK_WAIT_SECONDS) -> Target:

@@ -32,11 +32,18 @@ class Guard:
                 self._judge(url.scheme, address, port)
         return found
 
-    def check(self, url: httpx2.URL) -> None:
-        """Judges a URL that `urls.read` has read by what is written in it, and asks no resolver.
+    def fault(self, text: str) -> str:
+        """Why requests to a URL are refused wherever its host's name may lead; "" when that is not known yet.
 
-        Raises AddressRefused for one that would be refused wherever its host's name may lead.
+        It is judged by what is written in it, and no resolver is asked.
         """
+        try:
+            self._judge_written(urls.read(text))
+        except AddressRefused as refusal:
+            return str(refusal)
+        return ""
+
+    def _judge_written(self, url: httpx2.URL) -> None:
         host, port = urls.host_of(url), urls.port_of(url)
         if self._allowed.name(host, port):
             return

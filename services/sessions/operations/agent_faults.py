@@ -5,8 +5,6 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from services.chassis.egress import urls
-from services.chassis.egress.errors import AddressRefused
 from services.chassis.egress.guard import Guard
 from services.chassis.errors import InvalidArgument, Violation
 from services.sessions.operations.metadata_faults import metadata_faults
@@ -26,7 +24,7 @@ def check(
 ) -> None:
     """Raises InvalidArgument that names every fault of what is given."""
     faults = [
-        *(_url_faults(webhook_url, guard) if webhook_url else ()),
+        *_webhook_faults(webhook_url, guard),
         *(metadata_faults(metadata) if metadata else ()),
         *(_orchestrator_faults(connection, orchestrator_agent_id, agent_id) if orchestrator_agent_id else ()),
     ]
@@ -34,12 +32,9 @@ def check(
         raise InvalidArgument.of(faults)
 
 
-def _url_faults(url: str, guard: Guard) -> list[Violation]:
-    try:
-        guard.check(urls.read(url))
-    except AddressRefused as refusal:
-        return [Violation("webhook_url", str(refusal))]
-    return []
+def _webhook_faults(webhook_url: str | None, guard: Guard) -> list[Violation]:
+    fault = guard.fault(webhook_url) if webhook_url else ""
+    return [Violation("webhook_url", fault)] if fault else []
 
 
 def _orchestrator_faults(connection: Connection, orchestrator_id: str, agent_id: str) -> list[Violation]:

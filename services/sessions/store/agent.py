@@ -9,9 +9,9 @@ from sqlalchemy import ColumnElement, Connection, Row, Select, func, select, typ
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.exc import IntegrityError
 
+from services.chassis.any_case import in_any_case
 from services.chassis.upsert import upsert
 from services.sessions.models.agent import Agent, AgentFilter, AgentStatus, Holder, Usage
-from services.sessions.store.any_case import in_any_case
 from services.sessions.store.tables import agents
 
 HOLDER = (agents.c.id, agents.c.scopes, agents.c.role, agents.c.archived_at)

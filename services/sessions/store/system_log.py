@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, Row, Select, select
 
+from services.chassis.any_case import in_any_case
 from services.sessions.models.log import LogLevel, SystemLog, SystemLogFilter
-from services.sessions.store.any_case import in_any_case
 from services.sessions.store.many import insert_many
 from services.sessions.store.order import first_rows
 from services.sessions.store.positions import span

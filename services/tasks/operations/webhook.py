@@ -13,8 +13,6 @@ from sqlalchemy import Connection
 from services.chassis import outbox
 from services.chassis.call import Caller
 from services.chassis.clock import Clock
-from services.chassis.egress import urls
-from services.chassis.egress.errors import AddressRefused
 from services.chassis.egress.guard import Guard
 from services.chassis.errors import InvalidArgument, Violation
 from services.chassis.ids import new_id
@@ -151,7 +149,7 @@ def _found(webhook: Webhook | None, webhook_id: str) -> Webhook:
 
 def _check(url: str | None, topics: Sequence[str], guard: Guard) -> None:
     """Raises InvalidArgument that names every fault."""
-    faults = [] if url is None else _url_faults(url, guard)
+    faults = [Violation("url", fault)] if url is not None and (fault := guard.fault(url)) else []
     for index, topic in enumerate(topics):
         if fault := pattern_fault(topic):
             faults.append(Violation(f"topics[{index}]", fault))
@@ -159,14 +157,6 @@ def _check(url: str | None, topics: Sequence[str], guard: Guard) -> None:
             faults.append(Violation(f"topics[{index}]", f"{topic!r} is already in the list"))
     if faults:
         raise InvalidArgument.of(faults)
-
-
-def _url_faults(url: str, guard: Guard) -> list[Violation]:
-    try:
-        guard.check(urls.read(url))
-    except AddressRefused as refusal:
-        return [Violation("url", str(refusal))]
-    return []
 
 
 def new_secret() -> str:

@@ -7,11 +7,11 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, String, and_, case, cast, func, literal, literal_column, or_, true
 from sqlalchemy.sql import ColumnCollection
 
+from services.chassis.any_case import in_any_case
 from services.chassis.clock import EPOCH
 from services.chassis.ids import lowest_id_after, lowest_id_at
 from services.tasks.models.run import LIVE, RunStatus
 from services.tasks.models.run_filter import ENDED, RunFilter
-from services.tasks.store.any_case import in_any_case
 from services.tasks.store.tables import run_history, runs
 
 Condition = ColumnElement[bool]

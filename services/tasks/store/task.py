@@ -7,12 +7,12 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, Select, func, insert, or_, select, update
 
+from services.chassis.any_case import in_any_case
 from services.chassis.backoff import BackoffStrategy
 from services.tasks.models.occurrence import Occurrence, Outcome
 from services.tasks.models.run import RunStatus
 from services.tasks.models.task import Misfire, Overlap, ScheduleKind, Task, TaskStatus
 from services.tasks.models.topic import key_of
-from services.tasks.store.any_case import in_any_case
 from services.tasks.store.pages import read_in_order
 from services.tasks.store.standing import is_walked, stands
 from services.tasks.store.tables import occurrences, tasks
