@@ -97,7 +97,8 @@ class World:
         return str(self.post("/approvals", body)["approval_id"])
 
 
-def _calls(world: World) -> dict[str, Callable[[], REST]]:
+def calls(world: World) -> dict[str, Callable[[], REST]]:
+    """A request to each method that leaves an audit entry, which makes what it needs first."""
     tasks, ledger = "/tasks", "/agents/tasks"
     return {
         "tasks.v1.TaskService.CreateTask": lambda: ("POST", tasks, task("new", {"uses": "echo.test"})),
@@ -261,7 +262,7 @@ _CALLED = {
     "tasks.v1.ApprovalService.ApproveApproval": "run.approve",
     "tasks.v1.ApprovalService.RejectApproval": "run.reject",
 }
-_DECIDED = ("ApproveLedgerRun", "RejectLedgerRun", "CancelLedgerRun", "ApproveApproval", "RejectApproval")
+DECIDED = ("ApproveLedgerRun", "RejectLedgerRun", "CancelLedgerRun", "ApproveApproval", "RejectApproval")
 
 
 def _of_token(world: World, method: str, suffix: str) -> REST:
@@ -271,13 +272,13 @@ def _of_token(world: World, method: str, suffix: str) -> REST:
 
 def test_every_method_that_changes_something_leaves_one_entry(baton: Baton) -> None:
     world = World(baton)
-    calls, methods = _calls(world), dict(audited_methods())
-    assert calls.keys() | _ELSEWHERE == methods.keys()
+    known, methods = calls(world), dict(audited_methods())
+    assert known.keys() | _ELSEWHERE == methods.keys()
     keys = {}
-    for name, call in calls.items():
+    for name, call in known.items():
         method, path, body = call()
         keys[name] = key = new_id()
-        token = world.approver if name.endswith(_DECIDED) else None
+        token = world.approver if name.endswith(DECIDED) else None
         for repeated in (False, True):
             response = baton.call(method, path, body, token=token, Idempotency_Key=key)
             # A secret that was shown once is not shown again.
