@@ -6,7 +6,7 @@ from typing import Any
 import orjson
 from baton.api.v1 import inbox_service_pb2, inbox_service_pb2_grpc
 from grpc.aio import ServicerContext
-from sqlalchemy import Connection
+from sqlalchemy import Connection, func, select
 
 from services.chassis.clock import Clock
 from services.chassis.database import Database
@@ -47,9 +47,19 @@ class InboxServicer(inbox_service_pb2_grpc.InboxServiceServicer):
     def _take(
         self, connection: Connection, clock: Clock, source: str, by_topic: Mapping[str, Sequence[Message]]
     ) -> None:
+        _one_at_a_time(connection, source)
         for topic, messages in by_topic.items():
             try:
                 self._takers[topic](connection, clock, source, messages)
             except MessageRefused as refused:
                 description = f"message {refused.message_id} of topic {topic!r} {refused}"
                 raise InvalidArgument.of([Violation("messages", description)]) from None
+
+
+def _one_at_a_time(connection: Connection, source: str) -> None:
+    """Waits for other deliveries of a context to end: two of its replicas may deliver the same at once.
+
+    SQLite has one writer anyway.
+    """
+    if connection.dialect.name == "postgresql":
+        connection.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(f"inbox of {source}", 0))))

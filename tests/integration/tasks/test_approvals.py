@@ -19,15 +19,14 @@ from baton.tasks.v1.ledger_service_pb2_grpc import LedgerServiceStub
 from baton.tasks.v1.run_service_pb2 import CancelRunRequest, ExplainRunRequest
 from baton.tasks.v1.task_service_pb2 import PauseTaskRequest, ResumeTaskRequest
 from baton.tasks.v1.work_service_pb2 import LeasedRun, RunAwaitsApproval, RunReport, UseApprovalRequest
-from sqlalchemy import select
 
 from services.chassis.errors import FailedPrecondition, InvalidArgument, NotFound, PermissionDenied
 from services.chassis.ids import new_id
-from services.chassis.outbox import AUDIT
 from services.chassis.structs import from_struct, to_struct
 from services.pipeline import canonical
 from services.tasks.operations import retention
 from services.tasks.store import tables
+from tests.integration.tasks.audits import audited
 from tests.integration.tasks.running import END_OF_TIME, Tasks
 from tests.integration.tasks.work import step
 
@@ -376,9 +375,8 @@ async def test_each_change_is_audited_once(tasks: Tasks) -> None:
     run_id = await queued_run(tasks)
     asked = await owner(tasks).RequestApproval(RequestApprovalRequest(run_id=run_id))
     await approve(tasks, asked.approval_id)
-    query = select(tables.outbox.c.payload).where(tables.outbox.c.topic == AUDIT)
-    entries = await tasks.database.read(lambda connection, clock: list(connection.scalars(query)))
-    found = [(entry["action"], entry["after"]["status"]) for entry in entries if entry["resource"][:9] == "approval/"]
+    told = [entry for entry in await audited(tasks) if entry["resource"][:9] == "approval/"]
+    found = [(entry["action"], entry["after"]["status"]) for entry in told]
     assert found == [("approval.request", "pending"), ("approval.approve", "approved")]
 
 
