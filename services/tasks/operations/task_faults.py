@@ -12,7 +12,7 @@ from services.pipeline import definition
 from services.pipeline.cel import compile_filter
 from services.pipeline.errors import ExpressionError
 from services.tasks.models.schedule import ScheduleFault, parse_schedule
-from services.tasks.models.task import NewTask, ScheduleKind, Task
+from services.tasks.models.task import Misfire, NewTask, ScheduleKind, Task
 from services.tasks.operations.new_run import MAX_PAYLOAD_BYTES
 from services.tasks.operations.tool import Use, tool_faults
 
@@ -27,7 +27,7 @@ def faults_of(connection: Connection, new: NewTask, now: datetime) -> tuple[date
     """The first fire time of a schedule that begins now, and every fault of the task."""
     kind = new.schedule_kind
     first, faults = first_fire_time(kind, new.schedule_expr, new.timezone, now)
-    faults = [*faults, *filter_faults(kind, new.event_filter), *key_faults(new)]
+    faults = [*faults, *misfire_faults(kind, new.misfire), *filter_faults(kind, new.event_filter), *key_faults(new)]
     faults += condition_faults(connection, kind, new.condition, new.payload)
     return first, [*faults, *payload_faults(connection, new.payload, kind)]
 
@@ -43,6 +43,14 @@ def first_fire_time(
     if first is None and kind not in _WITHOUT_TIMES:
         return None, [Violation("schedule_expr", f"{expression!r} never comes true")]
     return first, []
+
+
+def misfire_faults(kind: ScheduleKind, misfire: Misfire) -> list[Violation]:
+    """What is wrong with a rule for times that were noticed late."""
+    if kind not in _WITHOUT_TIMES or misfire is Misfire.RUN_ONCE:
+        return []
+    fault = f"does nothing for schedule_kind {kind}, which has no times: leave it at {Misfire.RUN_ONCE}"
+    return [Violation("misfire", fault)]
 
 
 def filter_faults(kind: ScheduleKind, text: str) -> list[Violation]:

@@ -24,6 +24,7 @@ from services.tasks.operations.task_faults import (
     filter_faults,
     first_fire_time,
     key_faults,
+    misfire_faults,
     payload_faults,
 )
 from services.tasks.operations.task_status import MOVES
@@ -31,6 +32,7 @@ from services.tasks.store import task as task_store
 
 _SCHEDULE = frozenset({"schedule_kind", "schedule_expr", "timezone"})
 # What only tasks that wait for events may say depends on the kind, too.
+_MISFIRE = frozenset({"schedule_kind", "misfire"})
 _FILTER = frozenset({"schedule_kind", "event_filter"})
 _PAYLOAD = frozenset({"schedule_kind", "payload"})
 _CONDITION = frozenset({"schedule_kind", "condition", "payload"})
@@ -76,6 +78,8 @@ def _change(connection: Connection, task: Task, changes: dict[str, Any], now: da
         _leave_schedule(connection, task, now)
         new_times, faults = _new_times(connection, wanted, now)
         changes |= new_times
+    if not _MISFIRE.isdisjoint(changes):
+        faults += misfire_faults(wanted.schedule_kind, wanted.misfire)
     if not _FILTER.isdisjoint(changes):
         faults += filter_faults(wanted.schedule_kind, wanted.event_filter)
     if "concurrency_key" in changes:

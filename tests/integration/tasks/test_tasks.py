@@ -8,7 +8,7 @@ from uuid import UUID
 
 import pytest
 from baton.tasks.v1 import task_pb2
-from baton.tasks.v1.task_service_pb2 import CreateTaskRequest, GetTaskRequest, RunTaskNowRequest
+from baton.tasks.v1.task_service_pb2 import CreateTaskRequest, GetTaskRequest, RunTaskNowRequest, UpdateTaskRequest
 from baton.tasks.v1.task_service_pb2_grpc import TaskServiceStub
 from baton.tasks.v1.tool_pb2 import TOOL_TRANSPORT_STDIO, Tool
 from baton.tasks.v1.tool_service_pb2 import CreateToolServerRequest, ReportToolsRequest
@@ -72,6 +72,7 @@ async def test_a_task_keeps_everything_that_is_said_of_it(tasks: Tasks) -> None:
         "dedupe_key": "daily", "dedupe_window_seconds": 31_536_000, "max_retries": 0,
         "backoff_strategy": task_pb2.BACKOFF_STRATEGY_LINEAR, "concurrency_key": "printer",
         "misfire": task_pb2.MISFIRE_RUN_ALL, "overlap": task_pb2.OVERLAP_SKIP, "role": "builder",
+        "schedule_kind": task_pb2.SCHEDULE_KIND_CRON, "schedule_expr": "0 7 * * *",
     }  # fmt: skip
     task = await tasks.create(**said)
     assert {name: getattr(task, name) for name in said} == said
@@ -83,6 +84,18 @@ async def test_a_key_without_a_window_is_taken_and_a_window_without_a_key_is_not
         "dedupe_window_seconds": "does nothing without a dedupe_key: give one, or leave it at 0"
     }
     assert (await tasks.create(dedupe_key="a")).dedupe_key == "a"
+
+
+async def test_a_rule_for_late_times_is_refused_where_there_are_none(tasks: Tasks) -> None:
+    fault = {"misfire": "does nothing for schedule_kind manual, which has no times: leave it at run_once"}
+    assert await violations(tasks, misfire=task_pb2.MISFIRE_SKIP) == fault
+    daily = await tasks.create(
+        schedule_kind=task_pb2.SCHEDULE_KIND_CRON, schedule_expr="0 7 * * *", misfire=task_pb2.MISFIRE_SKIP
+    )
+    to_manual = UpdateTaskRequest(task_id=daily.id, schedule_kind=task_pb2.SCHEDULE_KIND_MANUAL, schedule_expr="")
+    with pytest.raises(InvalidArgument) as refused:
+        await tasks.tasks.UpdateTask(to_manual)
+    assert {one.field: one.description for one in refused.value.violations} == fault
 
 
 @pytest.mark.parametrize("field", ["dedupe_key", "concurrency_key"])
