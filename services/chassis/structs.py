@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+import orjson
 from google.protobuf.struct_pb2 import ListValue, Struct, Value
 
 # Above it a double no longer tells neighbouring integers apart, and orjson prints no integer beyond 64 bits.
@@ -50,6 +51,12 @@ def to_value(value: Any) -> Value:
     filled = Value()
     _fill(filled, value)
     return filled
+
+
+def is_same(one: Any, other: Any) -> bool:
+    """Whether two values are the same JSON, in whatever order their names are. Python takes true for 1."""
+    texts = [orjson.dumps(value, option=orjson.OPT_SORT_KEYS) for value in (one, other)]
+    return texts[0] == texts[1]
 
 
 def _number(number: float) -> int | float:

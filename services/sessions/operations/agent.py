@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from services.chassis import outbox
+from services.chassis import outbox, structs
 from services.chassis.call import Caller
 from services.chassis.clock import Clock
 from services.chassis.egress.guard import Guard
@@ -215,7 +215,7 @@ def save_change(
     request_id: str = "",
 ) -> Agent:
     """Stores and audits what has been changed of a locked agent, if anything has. Raises AgentNameTaken."""
-    if after == before:
+    if after == before and structs.is_same(before.metadata, after.metadata):
         return before
     after = replace(after, updated_at=clock.now(), version=before.version + 1)
     if not store.save(connection, after):

@@ -5,9 +5,9 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
-import orjson
 from sqlalchemy import Connection
 
+from services.chassis import structs
 from services.chassis.call import Caller
 from services.chassis.clock import Clock
 from services.chassis.errors import ScopeMissing
@@ -198,12 +198,6 @@ def _alive(session: Session, clock: Clock) -> Session:
     return replace(session, last_activity_at=max(session.last_activity_at, clock.now()))
 
 
-def _is_same(before: Session, after: Session) -> bool:
-    """Whether nothing changes. Python takes true for 1, which in metadata it is not."""
-    one, other = (orjson.dumps(session.metadata, option=orjson.OPT_SORT_KEYS) for session in (before, after))
-    return before == after and one == other
-
-
 def _save(
     connection: Connection,
     before: Session,
@@ -217,7 +211,7 @@ def _save(
     request_id: str = "",
 ) -> Session:
     """Stores what has been changed of a locked session, and tells of it. Nothing changed is a sign of life."""
-    if _is_same(before, after):
+    if before == after and structs.is_same(before.metadata, after.metadata):
         if before.status.is_final:
             return before
         alive = _alive(before, clock)

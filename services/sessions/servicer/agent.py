@@ -58,6 +58,13 @@ class AgentServicer(TokenMethods, rpc.AgentServiceServicer):
         agent = await self._database.read(lambda connection, clock: operations.get_agent(connection, agent_id=agent_id))
         return pb.GetAgentResponse(agent=convert.agent_message(agent))
 
+    async def WhoAmI(self, request: pb.WhoAmIRequest, context: _Context) -> pb.WhoAmIResponse:
+        who = caller()
+        agent = await self._database.read(
+            lambda connection, clock: operations.get_agent(connection, agent_id=who.agent_id)
+        )
+        return pb.WhoAmIResponse(agent=convert.agent_message(agent), scopes=sorted(who.scopes), token_id=who.token_id)
+
     async def UpdateAgent(self, request: pb.UpdateAgentRequest, context: _Context) -> pb.UpdateAgentResponse:
         agent_id, changes, changer = stored_id(request.agent_id), convert.agent_changes(request), caller()
         version = convert.expected_version(request)

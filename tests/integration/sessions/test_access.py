@@ -16,6 +16,7 @@ NEEDED = {
     "CreateAgent": "agents:admin",
     "ListAgents": "agents:read",
     "GetAgent": "agents:read",
+    "WhoAmI": "",
     "UpdateAgent": "agents:admin",
     "ArchiveAgent": "agents:admin",
     "SetAgentStatus": "",

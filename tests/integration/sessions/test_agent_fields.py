@@ -141,6 +141,13 @@ async def test_metadata_is_merged_and_null_removes(sessions: Sessions) -> None:
     assert from_struct(after.metadata) == {"b": {"y": [1.5, "z"]}, "c": 3}
 
 
+async def test_true_is_not_the_metadata_that_1_is(sessions: Sessions) -> None:
+    agent = await sessions.agent(metadata=to_struct({"a": 1}))
+    after = await update(sessions, agent.id, metadata=to_struct({"a": True}))
+    assert from_struct(after.metadata)["a"] is True
+    assert after.version == agent.version + 1
+
+
 async def test_metadata_that_many_change_at_once_keeps_what_each_has_given(sessions: Sessions) -> None:
     agent = await sessions.agent()
     given = {f"key-{number}": number for number in range(20)}
