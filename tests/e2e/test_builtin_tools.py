@@ -130,7 +130,14 @@ def test_a_bad_topic_is_told_by_its_field(baton: Baton) -> None:
     run = run_of(baton, create(baton, "Mumbles", publishing("run.succeeded")), baton.admin_token)
 
     assert (run["status"], run["error"]["class"]) == ("failed", "validation")
-    assert "topic" in run["error"]["message"]
+    assert run["error"]["message"].startswith("topic ")
+
+
+def test_a_bad_entry_is_told_by_its_field(baton: Baton) -> None:
+    run = run_of(baton, create(baton, "Slurs", logging(content="x", event_type="a b")), baton.admin_token)
+
+    assert (run["status"], run["error"]["class"]) == ("failed", "validation")
+    assert run["error"]["message"].startswith("event_type does not match")
 
 
 @pytest.mark.timeout(120)

@@ -37,17 +37,20 @@ class Acting:
 
 
 @contextmanager
-def as_step_failures() -> Iterator[None]:
-    """Raises what a service refused as the failure of a step, which its class lets be tried again or not."""
+def as_step_failures(within: str = "") -> Iterator[None]:
+    """Raises what a service refused as the failure of a step, which its class lets be tried again or not.
+
+    `within` is what the service puts before the names that the tool's input has.
+    """
     try:
         yield
     except ServiceError as error:
-        raise _failure(error) from None
+        raise _failure(error, within) from None
 
 
-def _failure(error: ServiceError) -> StepFailed:
-    faults = "; ".join(f"{fault.field} {fault.description}" for fault in error.violations)
-    message = f"{error.message}: {faults}" if faults else error.message
+def _failure(error: ServiceError, within: str) -> StepFailed:
+    faults = "; ".join(f"{fault.field.removeprefix(within)} {fault.description}" for fault in error.violations)
+    message = faults or error.message
     match error:
         case DeadlineExceeded():
             return ToolTimedOut(message)

@@ -34,7 +34,7 @@ class SessionsLog:
         if payload := arguments.get("payload"):
             entry.payload.CopyFrom(structs.to_struct(payload))
         request = log_service_pb2.AppendAgentLogsRequest(agent_id=use.user.owner, entries=[entry], request_id=use.key)
-        with as_step_failures():
+        with as_step_failures("entries[0]."):
             credentials = await self._acting.credentials("sessions.log", use)
             answer = await self._stub.AppendAgentLogs(request, metadata=credentials, timeout=use.timeout)
         return {"entry_index": answer.entry_indexes[0]}
