@@ -282,7 +282,9 @@ def test_what_needs_no_scope_is_said_here() -> None:
 
     assert with_access(annotations_pb2.ACCESS_AUTHENTICATED) == OWN_RULE.keys() | ABOUT_THE_CALLER
     assert with_access(annotations_pb2.ACCESS_CREDENTIAL_IN_REQUEST) == CREDENTIAL_IN_REQUEST
-    assert {method.name for method in SCOPED} == METHODS.keys() - OWN_RULE.keys() - ABOUT_THE_CALLER - CREDENTIAL_IN_REQUEST
+    assert {
+        method.name for method in SCOPED
+    } == METHODS.keys() - OWN_RULE.keys() - ABOUT_THE_CALLER - CREDENTIAL_IN_REQUEST
     assert {method.policy.scope for method in SCOPED} <= KNOWN
 
 

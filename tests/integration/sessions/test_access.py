@@ -5,7 +5,16 @@ from datetime import timedelta
 import pytest
 from baton.api.v1 import annotations_pb2
 from baton.sessions.v1 import agent_service_pb2 as messages
-from baton.sessions.v1 import credential_service_pb2, orchestrator_service_pb2
+from baton.sessions.v1 import (
+    audit_service_pb2,
+    chat_service_pb2,
+    credential_service_pb2,
+    feed_service_pb2,
+    log_service_pb2,
+    orchestrator_service_pb2,
+    prompt_service_pb2,
+    session_service_pb2,
+)
 from baton.sessions.v1.agent_service_pb2_grpc import AgentServiceStub
 
 from services.chassis.errors import Unauthenticated
@@ -32,8 +41,44 @@ NEEDED = {
     "GetOrchestrator": "agents:read",
     "ResetContext": "agents:admin",
     "EnsureOrchestrator": "agents:admin",
+    "CreateSession": "sessions:write",
+    "ListSessions": "sessions:read",
+    "ListActiveSessions": "sessions:read",
+    "GetSession": "sessions:read",
+    "UpdateSession": "sessions:write",
+    "SendSessionEvent": "sessions:write",
+    "HeartbeatSession": "sessions:write",
+    "ListSessionTransitions": "sessions:read",
+    "RecordPrompt": "logs:write",
+    "GetPrompt": "logs:read",
+    "ListPrompts": "logs:read",
+    "AppendAgentLogs": "logs:write",
+    "ListAgentLogs": "logs:read",
+    "TailAgentLogs": "logs:read",
+    "AppendSystemLogs": "logs:write",
+    "ListSystemLogs": "logs:read",
+    "SendChatMessage": "logs:write",
+    "ListChatMessages": "logs:read",
+    "LoadChat": "logs:read",
+    "ListFeed": "logs:read",
+    "WatchFeed": "logs:read",
+    "GetEvents": "logs:read",
+    "ListAuditEntries": "audit:read",
+    "ExportAuditEntries": "audit:read",
+    "VerifyAudit": "audit:read",
+    "IngestAudit": "logs:write",
 }
-FILES = (messages, credential_service_pb2, orchestrator_service_pb2)
+FILES = (
+    messages,
+    credential_service_pb2,
+    orchestrator_service_pb2,
+    session_service_pb2,
+    prompt_service_pb2,
+    log_service_pb2,
+    chat_service_pb2,
+    feed_service_pb2,
+    audit_service_pb2,
+)
 
 
 def test_each_method_names_its_scope() -> None:
