@@ -14,9 +14,9 @@ from pathlib import Path
 from bench.databases import empty_database
 from services.chassis.database import Database
 from services.chassis.ids import new_id
+from services.chassis.wakeup import Wakeup
 from services.tasks.service import SCHEMA
 from services.tasks.stream import Source, StreamConsumer
-from services.tasks.wakeup import Wakeup
 from tests.integration.tasks.events import add_waiting
 from tests.support.databases import context_url
 from tests.support.valkey import GROUP, KEY, Stream, message, stream

@@ -18,7 +18,7 @@ from services.chassis.auditing import Auditing, Author
 from services.chassis.clock import Clock
 from services.chassis.database import Database, Work
 from services.chassis.errors import Aborted, ServiceError
-from services.chassis.group_commit import GroupCommit
+from services.chassis.group_commit import MAX_GROUP, GroupCommit
 
 _Q = TypeVar("_Q")
 _R = TypeVar("_R", bound=Message)
@@ -83,9 +83,14 @@ class Idempotency:
             raise answer
         return None if answer is None else _marked((response_type.FromString(answer), True))
 
-    def grouped(self, response_type: type[_R], effect: GroupEffect[_Q, _R]) -> "GroupedOnce[_Q, _R]":
-        """Like `once`, for a method whose concurrent calls share transactions; its rule writes no audit itself."""
-        return GroupedOnce(self._database, self._answers, self._auditing, response_type, effect)
+    def grouped(
+        self, response_type: type[_R], effect: GroupEffect[_Q, _R], at_most: int = MAX_GROUP
+    ) -> "GroupedOnce[_Q, _R]":
+        """Like `once`, for a method whose concurrent calls, up to `at_most`, share transactions.
+
+        Its rule writes no audit itself.
+        """
+        return GroupedOnce(self._database, self._answers, self._auditing, response_type, effect, at_most)
 
     async def forget_expired(self) -> float:
         """Deletes answers past their time, a thousand at once; a step for `loops.forever`."""
@@ -112,13 +117,14 @@ class GroupedOnce(Generic[_Q, _R]):
         auditing: Auditing,
         response_type: type[_R],
         effect: GroupEffect[_Q, _R],
+        at_most: int,
     ) -> None:
         self._database = database
         self._answers = answers
         self._auditing = auditing
         self._response_type = response_type
         self._effect = effect
-        self._group: GroupCommit[_Wanted[_Q], _Done[_R]] = GroupCommit(self._transact)
+        self._group: GroupCommit[_Wanted[_Q], _Done[_R]] = GroupCommit(self._transact, at_most)
 
     async def once(self, request: Message, item: _Q) -> _R:
         """The effect's response for `item`, or the one that the key of `request` had before. Raises as `once`."""

@@ -6,11 +6,11 @@ from typing import Any
 import protovalidate
 from google.protobuf.descriptor import EnumDescriptor
 from google.protobuf.message import Message
-from google.protobuf.struct_pb2 import Struct, Value
+from google.protobuf.struct_pb2 import ListValue, Struct, Value
 
 from services.chassis import enums
 from services.chassis.errors import InvalidArgument, Violation
-from services.chassis.structs import from_struct, from_value
+from services.chassis.structs import from_list, from_struct, from_value
 
 
 def check(request: Message) -> None:
@@ -27,7 +27,10 @@ def check(request: Message) -> None:
 
 
 def _description(violation: protovalidate.Violation, request: Message) -> str:
-    """What is wrong. protovalidate names enum values by their numbers, which no caller has written."""
+    """What is wrong. protovalidate names enum values by their numbers, which no caller has written, and does not tell
+    what is missing from what is wrong."""
+    if violation.proto.rule_id == "string.pattern" and violation.field_value == "":
+        return f"is required: text that matches {violation.rule_value}"
     enum = _enum(violation, request) if violation.proto.rule_id.startswith("enum.") else None
     if enum is None:
         return violation.proto.message or violation.proto.rule_id
@@ -76,6 +79,8 @@ def _nul_paths(message: Message, path: str) -> Iterator[str]:
 def _nul_in(value: object, path: str) -> Iterator[str]:
     if isinstance(value, Struct):
         yield from _nul_in(from_struct(value), path)
+    elif isinstance(value, ListValue):
+        yield from _nul_in(from_list(value), path)
     elif isinstance(value, Value):
         yield from _nul_in(from_value(value), path)
     elif isinstance(value, Message):

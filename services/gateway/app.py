@@ -6,16 +6,16 @@ import orjson
 from grpc.aio import Channel
 
 from services.chassis.auth import TokenExchange
-from services.gateway.backends import ByteStreamCall, UnaryCall
+from services.gateway.backends import StreamCall, UnaryCall
 from services.gateway.config import Settings
-from services.gateway.descriptors import Binding, Method, load_methods
+from services.gateway.descriptors import KEY_HEADER, Binding, Method, load_methods
 from services.gateway.edge import Edge
 from services.gateway.health import Health, gateway_version
 from services.gateway.openapi.document import describe
 from services.gateway.pages import add_pages
 from services.gateway.request_form import RequestForm
 from services.gateway.routes import Endpoint, Router, parameter_names
-from services.gateway.rpc import byte_stream_endpoint, unary_endpoint
+from services.gateway.rpc import byte_stream_endpoint, event_endpoint, unary_endpoint
 from services.gateway.transcode.parser import Parsers
 from services.gateway.transcode.printer import Printers
 
@@ -27,21 +27,30 @@ def build_app(
 
     Raises ConfigurationError when a contract declares what cannot be served.
     """
+    # Imported only by the process that needs it: the library takes as long as all the rest that is forked from.
+    from services.gateway.mcp.catalogue import catalogue_of
+    from services.gateway.mcp.endpoint import PATH, mcp_endpoint
+
     router, parsers, printers = Router(), Parsers(), Printers()
     methods = load_methods(channels)
 
+    def unary_call(method: Method, key_name: str = KEY_HEADER) -> UnaryCall:
+        return UnaryCall(method, channels[method.package], settings.timeout_seconds, key_name)
+
     def endpoint(method: Method, binding: Binding) -> Endpoint:
         form = RequestForm(method, binding, parameter_names(binding.template), parsers)
-        channel = channels[method.package]
-        if method.streams_bytes:
-            stream = ByteStreamCall(method, channel, settings.stream_timeout_seconds)
+        if method.descriptor.server_streaming:
+            stream = StreamCall(method, channels[method.package], settings.stream_timeout_seconds)
+            if method.streams_events:
+                return event_endpoint(method, form, stream, exchange, printers)
             return byte_stream_endpoint(method, form, stream, exchange)
-        call = UnaryCall(method, channel, settings.timeout_seconds)
-        return unary_endpoint(method, binding, form, call, exchange, printers)
+        return unary_endpoint(method, binding, form, unary_call(method), exchange, printers)
 
     for method in methods:
         for binding in method.bindings:
             router.add(binding.verb, binding.template, endpoint(method, binding))
     Health(channels).add_routes(router)
     add_pages(router, orjson.dumps(describe(methods, comments, gateway_version())))
+    catalogue = catalogue_of(methods, comments, unary_call, parsers, printers)
+    router.add("POST", PATH, mcp_endpoint(catalogue, exchange, gateway_version()))
     return Edge(router)

@@ -6,7 +6,6 @@ from dataclasses import replace
 from typing import Any
 
 import grpc
-from google.api.httpbody_pb2 import HttpBody
 from google.protobuf.message import Message
 from grpc.aio import Channel
 from opentelemetry.trace import Span, use_span
@@ -37,38 +36,38 @@ async def close_channels(channels: Iterable[Channel]) -> None:
 
 
 class UnaryCall:
-    """One method that answers one message."""
+    """One method that answers one message. `key_name` is what its callers know the key of a request as."""
 
-    def __init__(self, method: Method, channel: Channel, timeout: float) -> None:
-        self._path, self._timeout = method.path, timeout
+    def __init__(self, method: Method, channel: Channel, timeout: float, key_name: str = KEY_HEADER) -> None:
+        self._path, self._timeout, self._key_name = method.path, timeout, key_name
         self._call: Callable[..., Any] = channel.unary_unary(
             method.path, request_serializer=_serialize, response_deserializer=method.parse_response
         )
 
     async def __call__(self, request: Message, metadata: Metadata) -> tuple[Message, bool]:
         """The answer, and whether it is that of an earlier request with the same key. Raises ServiceError."""
-        with _call_span(self._path) as span:
+        with _call_span(self._path, self._key_name) as span:
             running = self._call(request, timeout=self._timeout, metadata=_traced(span, metadata))
             response = await running
             return response, _is_replayed(await running.initial_metadata(), await running.trailing_metadata())
 
 
-class ByteStreamCall:
-    """One method that streams bytes."""
+class StreamCall:
+    """One method that streams messages."""
 
     def __init__(self, method: Method, channel: Channel, timeout: float) -> None:
         self._path, self._timeout = method.path, timeout
         self._call: Callable[..., Any] = channel.unary_stream(
-            method.path, request_serializer=_serialize, response_deserializer=HttpBody.FromString
+            method.path, request_serializer=_serialize, response_deserializer=method.parse_response
         )
 
-    async def __call__(self, request: Message, metadata: Metadata) -> AsyncIterator[HttpBody]:
-        """The chunks; closing the iterator ends the call. Raises ServiceError."""
+    async def __call__(self, request: Message, metadata: Metadata) -> AsyncIterator[Message]:
+        """The messages; closing the iterator ends the call. Raises ServiceError."""
         with _call_span(self._path) as span:
             running = self._call(request, timeout=self._timeout, metadata=_traced(span, metadata))
             try:
-                async for chunk in running:
-                    yield chunk
+                async for message in running:
+                    yield message
             finally:
                 running.cancel()
 
@@ -88,21 +87,21 @@ def _traced(span: Span, metadata: Metadata) -> Metadata:
 
 
 @contextmanager
-def _call_span(path: str) -> Iterator[Span]:
-    """The span of a call whose failure is told in a REST caller's words."""
+def _call_span(path: str, key_name: str = KEY_HEADER) -> Iterator[Span]:
+    """The span of a call whose failure is told in its caller's words."""
     try:
         with client_span(path) as span:
             yield span
     except ServiceError as error:
-        raise _as_sent(error) from None
+        raise _as_sent(error, key_name) from None
 
 
-def _as_sent(error: ServiceError) -> ServiceError:
-    """The error with its fields named as a REST caller has sent them: the key of a request is a header."""
+def _as_sent(error: ServiceError, key_name: str) -> ServiceError:
+    """The error with its fields named as its caller has sent them: over REST the key of a request is a header."""
     error.violations = tuple(
-        replace(violation, field=KEY_HEADER) if violation.field == KEY_FIELD else violation
+        replace(violation, field=key_name) if violation.field == KEY_FIELD else violation
         for violation in error.violations
     )
     if error.message.startswith(f"{KEY_FIELD}: "):
-        error.message = KEY_HEADER + error.message.removeprefix(KEY_FIELD)
+        error.message = key_name + error.message.removeprefix(KEY_FIELD)
     return error

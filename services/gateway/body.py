@@ -21,10 +21,13 @@ async def read_json(request: Request, place: str) -> object:
     Raises BodyTooLarge beyond MAX_BODY_BYTES, MediaTypeUnsupported, InvalidArgument: `BODY_NOT_JSON`, or naming a key
     that is given more than once.
     """
-    data = await _read(request)
-    if not data:
-        return {}
-    _check_media_type(request.headers)
+    data = await read_bytes(request)
+    return parse_json(data, request.headers, place) if data else {}
+
+
+def parse_json(data: bytes, headers: Mapping[str, str], place: str = "") -> object:
+    """A body that was read, as JSON. Raises as `read_json` does."""
+    _check_media_type(headers)
     try:
         return read_text(data)
     except Faults as wrong:
@@ -41,11 +44,12 @@ async def refuse_body(request: Request) -> None:
 
     `{}` says nothing: many clients send it with every POST.
     """
-    if (await _read(request)).strip() not in (b"", b"{}"):
+    if (await read_bytes(request)).strip() not in (b"", b"{}"):
         raise InvalidArgument("this request takes no body", reason="BODY_UNEXPECTED")
 
 
-async def _read(request: Request) -> bytes:
+async def read_bytes(request: Request) -> bytes:
+    """The body as it was sent. Raises BodyTooLarge beyond MAX_BODY_BYTES, and MediaTypeUnsupported."""
     declared = request.headers.get("content-length", "0")
     if declared.isdecimal() and int(declared) > MAX_BODY_BYTES:
         raise _too_large()

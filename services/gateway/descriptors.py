@@ -17,9 +17,11 @@ from services.chassis.config import ConfigurationError
 
 HTTP_BODY = "google.api.HttpBody"
 FIELD_MASK = "google.protobuf.FieldMask"
-KEY_FIELD, MASK_FIELD = "request_id", "update_mask"
-KEY_HEADER = "Idempotency-Key"
-"""What fills the key of a request over REST."""
+KEY_FIELD, MASK_FIELD, VERSION_FIELD = "request_id", "update_mask", "version"
+KEY_HEADER, VERSION_HEADER = "Idempotency-Key", "If-Match"
+"""What fills the key of a request over REST, and the version that it wants to change."""
+RESUME_HEADER = "Last-Event-ID"
+"""What says where a stream of events is resumed."""
 _VERBS = ("get", "put", "post", "delete", "patch")
 _CHANGING = ("PATCH", "PUT")
 
@@ -52,7 +54,12 @@ class Method:
 
     @property
     def streams_bytes(self) -> bool:
-        return self.descriptor.server_streaming
+        return self.descriptor.server_streaming and not self.streams_events
+
+    @property
+    def streams_events(self) -> bool:
+        """Whether its messages are server-sent events."""
+        return self.policy.HasField("event_stream")
 
     @property
     def is_open(self) -> bool:
@@ -63,6 +70,11 @@ class Method:
     def takes_key(self) -> bool:
         """Whether an `Idempotency-Key` means anything to it."""
         return self.policy.mutates and KEY_FIELD in self.descriptor.input_type.fields_by_name
+
+    @property
+    def takes_version(self) -> bool:
+        """Whether an `If-Match` means anything to it."""
+        return self.policy.versioned and VERSION_FIELD in self.descriptor.input_type.fields_by_name
 
     def takes_mask(self, binding: Binding) -> bool:
         """Whether it is told which fields are given, so that one given as null can be told from one not given."""
@@ -120,13 +132,40 @@ def _check(method: Method) -> None:
     descriptor = method.descriptor
     if descriptor.client_streaming:
         raise ConfigurationError(f"{method.path} streams requests, which REST cannot")
-    if descriptor.server_streaming and descriptor.output_type.full_name != HTTP_BODY:
-        raise ConfigurationError(f"{method.path} streams messages: only streams of {HTTP_BODY} can be served")
+    if method.streams_bytes and descriptor.output_type.full_name != HTTP_BODY:
+        raise ConfigurationError(
+            f"{method.path} streams messages: only streams of {HTTP_BODY} can be served, and events (`event_stream`)"
+        )
+    if method.streams_events:
+        _check_events(method)
     for binding in method.bindings:
         _check_field(method, binding.body.removeprefix("*"), descriptor.input_type.fields_by_name)
         _check_field(method, binding.response_body, descriptor.output_type.fields_by_name)
+        if method.policy.versioned:
+            _check_versioned(method, binding)
+
+
+def _check_events(method: Method) -> None:
+    if not method.descriptor.server_streaming:
+        raise ConfigurationError(f"{method.path} declares `event_stream`, and does not stream")
+    declared = method.policy.event_stream
+    for name, message in (
+        (declared.id_field, method.descriptor.output_type),
+        (declared.resume_field, method.descriptor.input_type),
+    ):
+        if name not in message.fields_by_name:
+            raise ConfigurationError(
+                f"{method.path} names the field {name!r} in its `event_stream`, and {message.name} has no such field"
+            )
 
 
 def _check_field(method: Method, name: str, fields: Mapping[str, object]) -> None:
     if name and name not in fields:
         raise ConfigurationError(f"{method.path} names the field {name!r} in its HTTP rule, and has no such field")
+
+
+def _check_versioned(method: Method, binding: Binding) -> None:
+    output = method.descriptor.output_type
+    answered = output.fields_by_name[binding.response_body].message_type if binding.response_body else output
+    if answered is None or VERSION_FIELD not in answered.fields_by_name:
+        raise ConfigurationError(f"{method.path} is versioned, and what it answers has no {VERSION_FIELD!r}")

@@ -127,5 +127,6 @@ def _record(request: Request, answer: _Answer, span: Span, seconds: float) -> No
         "complete": answer.is_complete,
         "duration_ms": round(seconds * 1000, 3),
         "request_id": request.scope["request_id"],
+        **request.scope.get("noted", {}),
     }
     _log.info("request", extra=fields)

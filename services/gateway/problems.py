@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from math import ceil
+from typing import Any
 
 import orjson
 from starlette.responses import Response
@@ -62,10 +63,17 @@ def http_status(error: ServiceError) -> int:
 
 
 def problem_response(error: ServiceError, *, path: str, request_id: str) -> Response:
-    """The problem document of `error`. One that is a fault of ours says so, and nothing else."""
+    """The problem document of `error` as an answer."""
+    document = problem_document(error, path=path, request_id=request_id)
+    status = http_status(error)
+    return Response(orjson.dumps(document), status, _headers(error, status), _MEDIA_TYPE)
+
+
+def problem_document(error: ServiceError, *, path: str, request_id: str) -> dict[str, Any]:
+    """What is told of `error`. One that is a fault of ours says so, and nothing else."""
     status = http_status(error)
     shown = Internal("internal error") if status == HTTPStatus.INTERNAL_SERVER_ERROR else error
-    document = {
+    return {
         "type": f"/problems/{shown.reason.lower().replace('_', '-')}",
         "title": HTTPStatus(status).phrase,
         "status": status,
@@ -77,13 +85,17 @@ def problem_response(error: ServiceError, *, path: str, request_id: str) -> Resp
         "trace_id": telemetry.trace_id(),
         "request_id": request_id,
     }
-    return Response(orjson.dumps(document), status, _headers(error, status), _MEDIA_TYPE)
+
+
+def retry_after_seconds(delay: float) -> int:
+    """The whole seconds that a caller is told to wait."""
+    return max(1, ceil(delay))
 
 
 def _headers(error: ServiceError, status: int) -> dict[str, str]:
     headers = {}
     if error.retry_after is not None:
-        headers["Retry-After"] = str(max(1, ceil(error.retry_after)))
+        headers["Retry-After"] = str(retry_after_seconds(error.retry_after))
     if status == HTTPStatus.UNAUTHORIZED:
         headers["WWW-Authenticate"] = "Bearer"
     if isinstance(error, MethodNotAllowed):

@@ -10,12 +10,24 @@ from starlette.requests import Request
 from services.chassis.config import ConfigurationError
 from services.chassis.errors import InvalidArgument, Violation
 from services.gateway.body import read_json, refuse_body
-from services.gateway.descriptors import KEY_FIELD, KEY_HEADER, MASK_FIELD, Binding, Method
+from services.gateway.descriptors import (
+    KEY_FIELD,
+    KEY_HEADER,
+    MASK_FIELD,
+    RESUME_HEADER,
+    VERSION_FIELD,
+    VERSION_HEADER,
+    Binding,
+    Method,
+)
 from services.gateway.transcode.faults import Fault, Faults
 from services.gateway.transcode.parser import Parsers
 from services.gateway.transcode.query import PutTexts, fill_from_query, text_fields, text_putter
 
 _KEY = re.compile(r"[\x21-\x7e]{1,255}")
+# What weakens tags on the way, such as compression, leaves a version what it is.
+_VERSION = re.compile(r'(?:W/)?"([1-9]\d{0,17})"', re.ASCII)
+_ANY_VERSION = "*"
 _BY_PATH, _BY_BODY, _BY_KEY = "is given by the path", "is given by the body", f"is given by the {KEY_HEADER} header"
 _BY_NAMES = "is given by the names in the body"
 
@@ -25,6 +37,9 @@ FillBody = Callable[[Message, object], None]
 
 class RequestForm:
     """Where each field of a request comes from: the path, else the body, else the query; the key from its header.
+
+    Of a stream of events that is resumed, `Last-Event-ID` says where, whatever else does.
+    The version that is to be changed may be in the body or in its header.
 
     A PATCH or PUT whose request has an `update_mask` fills it with the names in the body's object, so that null clears.
     """
@@ -46,6 +61,7 @@ class RequestForm:
             fill_body = _masked(fill_body, {name.removeprefix(f"{binding.body}.") for name in parameters})
         self._fill_body = fill_body
         self._body_place = _body_place(binding.body)
+        self._resume = _resume_putter(method) if method.streams_events else None
 
     async def read(self, request: Request, values: Mapping[str, str]) -> Message:
         """The request message. Raises InvalidArgument with a violation for every fault found."""
@@ -58,18 +74,23 @@ class RequestForm:
         if query := request.scope["query_string"]:
             faults += _faults(fill_from_query, message, query, self._from_query, self._refused)
         for name, text in values.items():
-            faults += _faults(self._fill_from_path, message, name, text)
+            faults += _faults(_fill_from_text, self._from_path[name], name, message, text)
+        if self._resume is not None and (event_id := request.headers.get(RESUME_HEADER)):
+            faults += _faults(_fill_from_text, self._resume, RESUME_HEADER, message, event_id)
         if faults:
             raise InvalidArgument.of(Violation(place, description) for place, description in faults)
         if self._method.takes_key:
-            setattr(message, KEY_FIELD, _key(request))
+            setattr(message, KEY_FIELD, checked_key(request.headers.get(KEY_HEADER), KEY_HEADER))
+        if self._method.takes_version:
+            _fill_version(message, request.headers.get(VERSION_HEADER, _ANY_VERSION))
         return message
 
-    def _fill_from_path(self, message: Message, name: str, text: str) -> None:
-        try:
-            self._from_path[name](message, [text])
-        except Faults as wrong:
-            raise Faults(list(wrong.at(name))) from None
+
+def _fill_from_text(put: PutTexts, place: str, message: Message, text: str) -> None:
+    try:
+        put(message, [text])
+    except Faults as wrong:
+        raise Faults(list(wrong.at(place))) from None
 
 
 def query_fields(method: Method, binding: Binding, parameters: Collection[str]) -> dict[str, FieldDescriptor]:
@@ -88,6 +109,11 @@ def _path_putter(method: Method, name: str) -> PutTexts:
             f"{method.path} has {{{name}}} in a path template, and no such field that text can fill"
         )
     return text_putter(name, field)
+
+
+def _resume_putter(method: Method) -> PutTexts:
+    name = method.policy.event_stream.resume_field
+    return text_putter(name, method.descriptor.input_type.fields_by_name[name])
 
 
 def _body_filler(descriptor: Descriptor, body: str, elsewhere: Mapping[str, str], parsers: Parsers) -> FillBody | None:
@@ -133,15 +159,35 @@ def _faults(step: Callable[..., None], *arguments: object) -> list[Fault]:
     return []
 
 
-def _key(request: Request) -> str:
-    key = request.headers.get(KEY_HEADER)
+def checked_key(key: object, name: str) -> str:
+    """The key of a request, empty for none; its caller knows it by `name`. Raises `IDEMPOTENCY_KEY_INVALID`."""
     if key is None:
         return ""
-    if not _KEY.fullmatch(key):
+    if not isinstance(key, str) or not _KEY.fullmatch(key):
         description = "must be 1 to 255 visible ASCII characters"
         raise InvalidArgument(
-            f"{KEY_HEADER}: {description}",
+            f"{name}: {description}",
             reason="IDEMPOTENCY_KEY_INVALID",
-            violations=[Violation(KEY_HEADER, description)],
+            violations=[Violation(name, description)],
         )
     return key
+
+
+def _fill_version(message: Message, tag: str) -> None:
+    if tag == _ANY_VERSION:
+        return
+    match = _VERSION.fullmatch(tag)
+    if match is None:
+        raise _version_fault('must be one ETag as it was answered, such as "3", or *')
+    version = int(match[1])
+    if message.HasField(VERSION_FIELD) and getattr(message, VERSION_FIELD) != version:
+        raise _version_fault(f"is not the {VERSION_FIELD} in the body: leave one of them out")
+    setattr(message, VERSION_FIELD, version)
+
+
+def _version_fault(description: str) -> InvalidArgument:
+    return InvalidArgument(
+        f"{VERSION_HEADER}: {description}",
+        reason="IF_MATCH_INVALID",
+        violations=[Violation(VERSION_HEADER, description)],
+    )

@@ -6,15 +6,18 @@ from typing import cast
 
 import orjson
 from google.api.httpbody_pb2 import HttpBody
+from google.protobuf.message import Message
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from services.chassis.auth import TokenExchange
-from services.gateway.backends import ByteStreamCall, Metadata, UnaryCall
+from services.chassis.errors import Internal
+from services.gateway.backends import Metadata, StreamCall, UnaryCall
 from services.gateway.clients import while_connected
 from services.gateway.credentials import access_token
-from services.gateway.descriptors import Binding, Method
+from services.gateway.descriptors import VERSION_FIELD, Binding, Method
+from services.gateway.event_stream import EventStream, event_writer
 from services.gateway.request_form import RequestForm
 from services.gateway.routes import Endpoint, Values
 from services.gateway.transcode.printer import Print, Printers
@@ -33,13 +36,15 @@ def unary_endpoint(
         message = await form.read(request, values)
         with while_connected(request):
             response, is_replay = await call(message, metadata)
-        headers = {"Idempotent-Replayed": "true"} if is_replay else None
+        headers = {"Idempotent-Replayed": "true"} if is_replay else {}
+        if method.policy.versioned:
+            headers["ETag"] = _etag(response, binding)
         return Response(orjson.dumps(to_json(response)), status, headers, "application/json")
 
     return serve
 
 
-def byte_stream_endpoint(method: Method, form: RequestForm, call: ByteStreamCall, exchange: TokenExchange) -> Endpoint:
+def byte_stream_endpoint(method: Method, form: RequestForm, call: StreamCall, exchange: TokenExchange) -> Endpoint:
     """One RPC whose bytes are handed on as they come."""
     filename = method.policy.download_filename
 
@@ -50,6 +55,25 @@ def byte_stream_endpoint(method: Method, form: RequestForm, call: ByteStreamCall
             # Until the first chunk is here a failure can still be answered as one.
             first = await anext(chunks, HttpBody(content_type="application/octet-stream"))
         return Download(first, chunks, filename)
+
+    return serve
+
+
+def event_endpoint(
+    method: Method, form: RequestForm, call: StreamCall, exchange: TokenExchange, printers: Printers
+) -> Endpoint:
+    """One RPC whose messages are events."""
+    to_event = event_writer(printers.of(method.descriptor.output_type), method.policy.event_stream.id_field)
+
+    async def serve(request: Request, values: Values) -> Response:
+        metadata = await _metadata(method, request, exchange)
+        messages = cast("AsyncGenerator[Message, None]", call(await form.read(request, values), metadata))
+        with while_connected(request):
+            # Until the first message is here a failure can still be answered as one.
+            first = await anext(messages, None)
+        if first is None:
+            raise Internal(f"{method.path} has ended without a first message")
+        return EventStream(request, first, messages, to_event)
 
     return serve
 
@@ -79,6 +103,11 @@ async def _metadata(method: Method, request: Request, exchange: TokenExchange) -
     if method.is_open:
         return (request_id,)
     return (request_id, ("authorization", f"Bearer {await access_token(request, exchange)}"))
+
+
+def _etag(response: Message, binding: Binding) -> str:
+    answered = getattr(response, binding.response_body) if binding.response_body else response
+    return f'"{getattr(answered, VERSION_FIELD)}"'
 
 
 def _response_printer(method: Method, binding: Binding, printers: Printers) -> Print:

@@ -19,17 +19,28 @@ _BACKLOG = 1024
 _log = logging.getLogger(__name__)
 
 
+_STOPPING = "baton.stopping"
+
+
+def stopping_of(scope: Scope) -> asyncio.Event:
+    """What is set when the server that serves a request is to stop: answers without an end must end then."""
+    stopping: asyncio.Event = scope.setdefault(_STOPPING, asyncio.Event())
+    return stopping
+
+
 class InFlight:
     """An ASGI application that knows which requests it is busy with."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
         self._tasks: set[asyncio.Task[object]] = set()
+        self._stopping = asyncio.Event()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         task = asyncio.current_task()
         assert task is not None
         self._tasks.add(task)
+        scope[_STOPPING] = self._stopping
         try:
             await self._app(scope, receive, send)
         finally:
@@ -37,6 +48,7 @@ class InFlight:
 
     async def finish(self, grace_seconds: float) -> None:
         """Waits for the requests in progress, and after `grace_seconds` breaks them off."""
+        self._stopping.set()
         if not self._tasks:
             return
         _, late = await asyncio.wait(self._tasks, timeout=grace_seconds)

@@ -105,6 +105,11 @@ def check_probe(probe: Mapping[str, Any], params: Any, field: str) -> list[Probl
     return problems
 
 
+def is_address(text: str) -> bool:
+    """Whether a step can name a tool so: `server.tool`."""
+    return bool(_USES.fullmatch(text))
+
+
 def is_too_deep(value: Any) -> bool:
     """Whether a payload, or anything else that is kept like one, has more than MAX_DEPTH levels."""
     return _deeper_than(value, MAX_DEPTH)
@@ -191,7 +196,7 @@ class _StepChecks:
     def _check_uses(self, step: Mapping[str, Any], path: str) -> None:
         if "uses" not in step:
             self._report(f"{path}.uses", "is required: the tool's address, such as time.get_current_time")
-        elif not isinstance(step["uses"], str) or not _USES.fullmatch(step["uses"]):
+        elif not isinstance(step["uses"], str) or not is_address(step["uses"]):
             self._report(f"{path}.uses", "must be a tool's address: server.tool, such as time.get_current_time")
 
     def _check_timeout(self, step: Mapping[str, Any], path: str) -> None:

@@ -34,7 +34,13 @@ async def run() -> None:
     """Serves until SIGTERM or SIGINT."""
     settings = config.load(Settings)
     service = build(settings)
-    await serve(service.server, settings.listen, ready=service.ready, background=service.background())
+    await serve(
+        service.server,
+        settings.listen,
+        ready=service.ready,
+        background=service.background(),
+        before_stop=service.stop_waiting,
+    )
     await service.close()
 
 

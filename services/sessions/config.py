@@ -40,6 +40,14 @@ class Settings(DatabaseSettings):
         default=None,
         help="file with the token under which services call each other; its agent needs the scope messages:deliver",
     )
+    log_retention_days: int = setting(
+        "BATON_LOG_RETENTION_DAYS", default=90, help="how long logs, prompts and chat are kept; 0 is for ever"
+    )
+    session_retention_days: int = setting(
+        "SESSION_RETENTION_DAYS",
+        default=7,
+        help="after how many days without activity a session expires, up to 36500; 0 is never",
+    )
     egress_allow: str = setting(allowed.VARIABLE, default="", help=allowed.HELP)
     idempotency_ttl_seconds: int = setting(
         "IDEMPOTENCY_TTL_SECONDS", default=86_400, help="how long the answer to a request_id is remembered"

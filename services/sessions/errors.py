@@ -1,4 +1,4 @@
-"""What can go wrong with agents and tokens, one class for each fact."""
+"""What can go wrong with agents, tokens and sessions, one class for each fact."""
 
 from collections.abc import Iterable, Mapping
 
@@ -39,6 +39,13 @@ class OrchestratorNotFound(NotFound):
         super().__init__("there is no orchestrator: create it with POST /orchestrator", reason="ORCHESTRATOR_NOT_FOUND")
 
 
+class PromptNotFound(NotFound):
+    """No prompt has this id, or none any more."""
+
+    def __init__(self, prompt_id: str) -> None:
+        super().__init__(f"prompt {prompt_id} not found", reason="PROMPT_NOT_FOUND", metadata={"prompt_id": prompt_id})
+
+
 class AgentArchived(FailedPrecondition):
     """The agent is archived, and nothing about it changes any more."""
 
@@ -70,6 +77,74 @@ class AgentVersionMismatch(Aborted):
             f"agent {agent_id} has version {present}, not {given}: read it again and decide anew",
             reason="AGENT_VERSION_MISMATCH",
             metadata={"agent_id": agent_id, "version": str(present)},
+        )
+
+
+class SessionNotFound(NotFound):
+    """No session has this id."""
+
+    def __init__(self, session_id: str) -> None:
+        super().__init__(
+            f"session {session_id} not found", reason="SESSION_NOT_FOUND", metadata={"session_id": session_id}
+        )
+
+
+class SessionOfAnotherAgent(PermissionDenied):
+    """The session is not the caller's."""
+
+    def __init__(self, session_id: str, agent_id: str) -> None:
+        super().__init__(
+            f"session {session_id} is that of agent {agent_id}: only it, and who holds 'admin', may change it",
+            reason="SESSION_OF_ANOTHER_AGENT",
+            metadata={"session_id": session_id, "agent_id": agent_id},
+        )
+
+
+class SessionVersionMismatch(Aborted):
+    """Somebody has changed the session since the caller read it."""
+
+    def __init__(self, session_id: str, given: int, present: int) -> None:
+        super().__init__(
+            f"session {session_id} has version {present}, not {given}: read it again and decide anew",
+            reason="SESSION_VERSION_MISMATCH",
+            metadata={"session_id": session_id, "version": str(present)},
+        )
+
+
+class SessionTransitionIllegal(FailedPrecondition):
+    """The session cannot get where it is to go from where it is."""
+
+    def __init__(self, session_id: str, old: str, new: str, allowed: Iterable[str]) -> None:
+        names = ", ".join(allowed)
+        can = f"what can follow is {names}" if names else f"{old} is final, and nothing can follow"
+        super().__init__(
+            f"session {session_id} is {old} and cannot become {new}: {can}",
+            reason="SESSION_TRANSITION_ILLEGAL",
+            metadata={"session_id": session_id, "from": old, "to": new, "allowed": names},
+        )
+
+
+class SessionEventIllegal(FailedPrecondition):
+    """This cannot happen to the session as it is."""
+
+    def __init__(self, session_id: str, event: str, old: str, new: str, allowed: Iterable[str]) -> None:
+        names = ", ".join(allowed)
+        can = f"what can happen is {names}" if names else f"{old} is final, and nothing can happen"
+        super().__init__(
+            f"session {session_id} is {old} and cannot become {new} by '{event}': {can}",
+            reason="SESSION_TRANSITION_ILLEGAL",
+            metadata={"session_id": session_id, "event": event, "from": old, "to": new, "allowed": names},
+        )
+
+
+class SessionEnded(FailedPrecondition):
+    """The session has ended, or its time is over."""
+
+    def __init__(self, session_id: str, status: str) -> None:
+        super().__init__(
+            f"session {session_id} is {status}, which is final: begin another one",
+            reason="SESSION_ENDED",
+            metadata={"session_id": session_id, "status": status},
         )
 
 

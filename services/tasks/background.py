@@ -8,11 +8,11 @@ from datetime import timedelta
 from services.chassis import telemetry
 from services.chassis.clock import Clock, SystemClock
 from services.chassis.database import Database
+from services.chassis.wakeup import Wakeup
 from services.tasks.operations import scheduling, work
 from services.tasks.spans import new_trace
 from services.tasks.store import dedupe
 from services.tasks.store.worker import forget_workers
-from services.tasks.wakeup import Wakeup
 
 _log = logging.getLogger(__name__)
 _OUTCOME = "outcome"

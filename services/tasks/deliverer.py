@@ -13,11 +13,11 @@ from services.chassis import telemetry
 from services.chassis.clock import Clock
 from services.chassis.database import Database
 from services.chassis.errors import ServiceError
+from services.chassis.wakeup import Wakeup
 from services.tasks.models.webhook import Answered, Attempt
 from services.tasks.operations import webhook_delivery as operations
 from services.tasks.operations.webhook_delivery import Outcome
 from services.tasks.store.webhook_delivery import oldest_pending
-from services.tasks.wakeup import Wakeup
 from services.tasks.webhook_sender import WebhookSender
 
 AT_ONCE = 20

@@ -2,10 +2,10 @@
 
 from services.chassis import telemetry
 from services.chassis.database import Database
+from services.chassis.wakeup import Wakeup
 from services.tasks.delivery_counts import DeliveryCounts
 from services.tasks.operations.dispatch import Dispatched, dispatch_pending
 from services.tasks.spans import new_linked_trace
-from services.tasks.wakeup import Wakeup
 
 # What other replicas have published, and what no hint tells of, is found by looking.
 _POLL_SECONDS = 0.25

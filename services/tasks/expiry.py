@@ -8,8 +8,8 @@ from sqlalchemy import Connection
 from services.chassis import telemetry
 from services.chassis.clock import Clock
 from services.chassis.database import Database
+from services.chassis.wakeup import Wakeup
 from services.tasks.operations import approval as operations
-from services.tasks.wakeup import Wakeup
 
 _REST_SECONDS = 1.0
 _log = logging.getLogger(__name__)

@@ -44,12 +44,14 @@ from services.chassis.errors import Unavailable
 from services.chassis.idempotency import Idempotency
 from services.chassis.ids import is_uuid, stored_id
 from services.chassis.inbox import InboxServicer
+from services.chassis.listener import CONNECTION_SECONDS, Listener
 from services.chassis.outbox import AGENT_WEBHOOK, AUDIT, EVENT
 from services.chassis.paging import Cursors
 from services.chassis.peers import Peers
 from services.chassis.policy import policies
 from services.chassis.relay import Relay, to_inbox
 from services.chassis.server import create_server
+from services.chassis.wakeup import Wakeup
 from services.tasks.attendance import Attendance
 from services.tasks.background import Reaper, Scheduler
 from services.tasks.config import Settings
@@ -58,7 +60,6 @@ from services.tasks.delivery_counts import DeliveryCounts
 from services.tasks.dispatcher import Dispatcher
 from services.tasks.expiry import Expiry
 from services.tasks.housekeeping import MonthMaker, Retention
-from services.tasks.listener import CONNECTION_SECONDS, Listener
 from services.tasks.models.schedule import is_timezone
 from services.tasks.operations.agent_webhook import take_agent_webhooks
 from services.tasks.operations.told_event import take_events
@@ -76,7 +77,6 @@ from services.tasks.servicer.work import WorkServicer
 from services.tasks.store.tables import idempotency_keys, outbox, tasks
 from services.tasks.stream import Source, StreamConsumer, check_url
 from services.tasks.tool_servers_file import ToolServersFile
-from services.tasks.wakeup import Wakeup
 from services.tasks.webhook_sender import WebhookSender
 
 SCHEMA = "tasks"
@@ -163,6 +163,11 @@ class Service:
             raise Unavailable("the tool servers of the operator's file are not stored yet")
 
 
+def new_listener(database_url: str) -> Listener:
+    """Hears and tells which roles have work."""
+    return Listener(database_url, channel="baton_work", name="baton-tasks-listener")
+
+
 def build(settings: Settings, clock: Clock | None = None) -> Service:
     """The service as `settings` say, with the time from `clock` (default: the database's). Needs a running loop.
 
@@ -176,7 +181,7 @@ def build(settings: Settings, clock: Clock | None = None) -> Service:
     database = Database(settings.database_url, schema=SCHEMA, pool_size=settings.pool_size, clock=clock)
     idempotency = Idempotency(database, idempotency_keys, settings.idempotency_ttl_seconds, outbox)
     cursors = Cursors.from_file(settings.cursor_key_file)
-    listener = Listener(settings.database_url) if database.is_postgres else None
+    listener = new_listener(settings.database_url) if database.is_postgres else None
     work_wakeup = listener.wakeup if listener else Wakeup()
     dispatch_wakeup, delivery_counts = Wakeup(), DeliveryCounts()
     attendance = Attendance(database)

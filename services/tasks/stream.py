@@ -20,12 +20,12 @@ from services.chassis.config import ConfigurationError
 from services.chassis.database import Database
 from services.chassis.errors import Aborted, DeadlineExceeded, InvalidArgument, Unavailable
 from services.chassis.ids import new_id
+from services.chassis.wakeup import Wakeup
 from services.tasks.convert import stream as convert
 from services.tasks.models.event import MAX_PAYLOAD_BYTES, Incoming
 from services.tasks.operations.event import Published
 from services.tasks.operations.event_stream import publish_incoming
 from services.tasks.spans import new_linked_trace, new_message_trace
-from services.tasks.wakeup import Wakeup
 
 _log = logging.getLogger(__name__)
 _BATCH = 100

@@ -73,6 +73,9 @@ class World:
     def obtained(self) -> Any:
         return self.post("/agents/auth/token", {"agent_id": self.secret_holder, "agent_secret": self.secret()}, "")
 
+    def session(self) -> str:
+        return str(self.post("/sessions", {"agent_role": "planner"})["session_id"])
+
     def webhook(self) -> str:
         body = {"url": "https://example.com/hook", "topics": [f"x.{new_id()}"]}
         return str(self.post("/webhooks", body)["webhook"]["id"])
@@ -227,6 +230,20 @@ def _calls(world: World) -> dict[str, Callable[[], REST]]:
             {"scopes": ["tasks:read"]},
         ),
         "sessions.v1.OrchestratorService.ResetContext": lambda: ("POST", "/reset_context", {}),
+        "sessions.v1.SessionService.CreateSession": lambda: ("POST", "/sessions", {"agent_role": "planner"}),
+        # Nothing changes, and that was asked for all the same.
+        "sessions.v1.SessionService.UpdateSession": lambda: ("PUT", f"/sessions/{world.session()}", {}),
+        "sessions.v1.SessionService.SendSessionEvent": lambda: (
+            "PUT",
+            f"/sessions/{world.session()}/events",
+            {"event": "activate"},
+        ),
+        "sessions.v1.PromptService.RecordPrompt": lambda: (
+            "POST",
+            "/prompts",
+            {"author": "engineer", "prompt_text": "do it"},
+        ),
+        "sessions.v1.ChatService.SendChatMessage": lambda: ("POST", "/orchestrator/chat", {"message": "hello"}),
         "sessions.v1.AuditService.IngestAudit": lambda: (
             "POST",
             "/audit/ingest",

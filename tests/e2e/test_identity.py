@@ -60,6 +60,8 @@ def test_the_life_of_an_agent(baton: Baton, agent: Any) -> None:
     assert patched["metadata"] == {"team": "docs"}
     stale = baton.call("PATCH", path, {"model": "x", "version": put["version"]})
     assert (stale.status_code, stale.json()["reason"]) == (409, "AGENT_VERSION_MISMATCH")
+    tagged = baton.call("PATCH", path, {"model": "x"}, If_Match=baton.call("GET", path).headers["ETag"])
+    assert (tagged.status_code, baton.call("PATCH", path, {}, If_Match='"1"').status_code) == (200, 409)
     deleted = baton.call("DELETE", path).json()
     assert (deleted["success"], deleted["details"]["agent_name"]) == (True, name)
     assert baton.get(f"/agents?name_filter={name}")["items"] == []

@@ -1,8 +1,8 @@
 """An MCP server over stdio in nothing but the standard library: `python -m tests.support.plain_mcp_server [FAULT]`.
 
 It starts in no time, knows only the handshake of 2025-11-25, and misbehaves on request: from the start with a FAULT
-(`dies`, `mute`, `closed`), or by its tools. Whatever `GOSSIP` is in its environment it tells to everybody: in the list
-of its tools, and on standard error.
+(`dies`, `mute`, `closed`, `refuses`), or by its tools. Whatever `GOSSIP` is in its environment it tells to everybody:
+in the list of its tools, and on standard error.
 """
 
 import base64
@@ -270,7 +270,9 @@ def main() -> None:
         if received["method"] == "notifications/cancelled":
             canceled.append(received["params"]["requestId"])
             heard.set()
-        if "id" in received and not fault:
+        if fault == "refuses":
+            reply({"id": received["id"], "error": {"code": 1, "message": f"not with {os.environ['GOSSIP']}"}})
+        elif "id" in received and not fault:
             last_id = received["id"] if isinstance(received["id"], int) else last_id
             # Daemons, so that the process ends with its input even while a call goes on.
             threading.Thread(target=serve, args=[received], daemon=True).start()

@@ -8,7 +8,16 @@ from typing import Any
 from google.protobuf.descriptor import FieldDescriptor
 
 from services.gateway.body import MAX_BODY_BYTES
-from services.gateway.descriptors import KEY_FIELD, KEY_HEADER, MASK_FIELD, Binding, Method
+from services.gateway.descriptors import (
+    KEY_FIELD,
+    KEY_HEADER,
+    MASK_FIELD,
+    RESUME_HEADER,
+    VERSION_HEADER,
+    Binding,
+    Method,
+)
+from services.gateway.event_stream import MEDIA_TYPE as EVENTS_MEDIA_TYPE
 from services.gateway.openapi.rules import Schema, is_required, keywords, rules_of
 from services.gateway.openapi.schemas import Schemas
 from services.gateway.request_form import query_fields
@@ -49,6 +58,22 @@ _KEY_PARAMETER: Schema = {
     "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"},
 }
 
+_RESUME_PARAMETER: Schema = {
+    "name": RESUME_HEADER,
+    "in": "header",
+    "description": "The id of the last event that was read: the stream goes on behind it. Browsers send it themselves.",
+    "schema": {"type": "string"},
+}
+
+
+_VERSION_PARAMETER: Schema = {
+    "name": VERSION_HEADER,
+    "in": "header",
+    "description": "Only change the version that has this `ETag`: otherwise nothing changes, and the answer is 409.",
+    "schema": {"type": "string", "examples": ['"3"']},
+}
+_ETAG: Schema = {"description": "The version that is answered.", "schema": {"type": "string"}}
+
 
 def describe(methods: Iterable[Method], comments: Mapping[str, str], version: str) -> dict[str, Any]:
     """The document of all `methods`, as what JSON can hold."""
@@ -71,7 +96,7 @@ def describe(methods: Iterable[Method], comments: Mapping[str, str], version: st
         "components": {
             "schemas": {**dict(sorted(schemas.components.items())), "Problem": _PROBLEM},
             "responses": {"Problem": _content("The request failed.", "application/problem+json", _ref("Problem"))},
-            "parameters": {"IdempotencyKey": _KEY_PARAMETER},
+            "parameters": {"IdempotencyKey": _KEY_PARAMETER, "IfMatch": _VERSION_PARAMETER},
             "securitySchemes": {"bearerAuth": {"type": "http", "scheme": "bearer"}},
         },
     }
@@ -92,7 +117,7 @@ def _operation(method: Method, binding: Binding, number: int, schemas: Schemas) 
         "description": "\n\n".join(part for part in (comment, f"Scope: `{scope}`." if scope else "") if part),
         "parameters": _parameters(method, binding, schemas),
         "responses": {
-            str(method.policy.success_status or 200): _success(method, binding, schemas),
+            str(method.policy.success_status or 200): _success(method, binding, schemas) | _headers(method),
             "default": {"$ref": "#/components/responses/Problem"},
         },
     }
@@ -113,6 +138,10 @@ def _parameters(method: Method, binding: Binding, schemas: Schemas) -> list[Sche
         found.append(_parameter(name, "query", field, is_required(field), schemas))
     if method.takes_key:
         found.append(_key_parameter(method.descriptor.input_type.fields_by_name[KEY_FIELD]))
+    if method.streams_events:
+        found.append(_RESUME_PARAMETER)
+    if method.takes_version:
+        found.append({"$ref": "#/components/parameters/IfMatch"})
     return found
 
 
@@ -143,6 +172,8 @@ def _body(method: Method, binding: Binding, schemas: Schemas) -> Schema:
 def _success(method: Method, binding: Binding, schemas: Schemas) -> Schema:
     phrase = HTTPStatus(method.policy.success_status or 200).phrase
     output = method.descriptor.output_type
+    if method.streams_events:
+        return _content(_EVENTS, EVENTS_MEDIA_TYPE, schemas.answered_message(output))
     if method.streams_bytes:
         media_type = mimetypes.guess_type(method.policy.download_filename)[0] or "application/octet-stream"
         return _content(phrase, media_type, {"type": "string"})
@@ -153,6 +184,16 @@ def _success(method: Method, binding: Binding, schemas: Schemas) -> Schema:
         schema = schemas.answered_message(message) if message is not None else schemas.answer(field)
         return _content(phrase, "application/json", schema)
     return _content(phrase, "application/json", schemas.answered_message(output))
+
+
+def _headers(method: Method) -> Schema:
+    return {"headers": {"ETag": _ETAG}} if method.policy.versioned else {}
+
+
+_EVENTS = (
+    "Server-sent events. The data of each is this, as JSON. A failure midway is a last event named `problem`, "
+    "whose data is a problem document."
+)
 
 
 def _content(description: str, media_type: str, schema: Schema) -> Schema:

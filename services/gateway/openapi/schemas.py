@@ -46,9 +46,10 @@ _Value = Callable[[FieldDescriptor, FieldDescriptor], Schema]
 
 
 class Schemas:
-    """Builds schemas and keeps those with a name as the document's components."""
+    """Builds schemas and keeps those with a name as the document's components, which are at `place` in it."""
 
-    def __init__(self, comments: Mapping[str, str]) -> None:
+    def __init__(self, comments: Mapping[str, str], place: str = "#/components/schemas/") -> None:
+        self._place = place
         self.components: dict[str, Schema] = {}
         self._comments = comments
         self._names: dict[tuple[str, str], str] = {}
@@ -146,7 +147,7 @@ class Schemas:
             # Its place is taken before it is built, because it may refer to itself.
             self.components[name] = {}
             self.components[name].update(build(descriptor))
-        return {"$ref": f"#/components/schemas/{self._names[key]}"}
+        return {"$ref": f"{self._place}{self._names[key]}"}
 
     def _described(self, full_name: str, schema: Schema) -> Schema:
         comment = self.comment(full_name)

@@ -1,7 +1,8 @@
 """One value of a field, from JSON or from text, as protobuf takes it.
 
-A body says what type each value has, and must say the right one; the one leniency is that a 64-bit integer may
-be a decimal string, since many readers of JSON cannot hold it. In a path or a query everything is text.
+A body says what type each value has, and must say the right one. Two leniencies: a 64-bit integer may be a decimal
+string, since many readers of JSON cannot hold it, and the name of an enum's value may be in capitals or small letters.
+In a path or a query everything is text.
 """
 
 import base64
@@ -58,10 +59,11 @@ def text_reader(field: FieldDescriptor) -> Read:
 
 
 def _enum(enum: EnumDescriptor) -> Read:
-    numbers, offered = enums.accepted_names(enum), ", ".join(enums.choices(enum))
+    numbers = {name.lower(): number for name, number in enums.accepted_names(enum).items()}
+    offered = ", ".join(enums.choices(enum))
 
     def read(value: object) -> int:
-        number = numbers.get(value) if isinstance(value, str) else None
+        number = numbers.get(value.lower()) if isinstance(value, str) else None
         if number is None:
             raise Faults.of(f"must be one of {offered}")
         return number

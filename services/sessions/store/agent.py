@@ -1,5 +1,6 @@
 """Agents, as rows."""
 
+from collections.abc import Collection
 from dataclasses import asdict
 from datetime import datetime
 from typing import Any
@@ -30,6 +31,13 @@ def insert_unless_taken(connection: Connection, agent: Agent) -> bool:
 
 def find(connection: Connection, *, agent_id: str) -> Agent | None:
     return _one(connection, select(agents).where(agents.c.id == agent_id))
+
+
+def archived(connection: Connection, agent_ids: Collection[str]) -> dict[str, bool]:
+    """Of those of the agents that there are, whether each is archived."""
+    query = select(agents.c.id, agents.c.archived_at.is_not(None).label("is_archived"))
+    query = query.where(agents.c.id.in_(agent_ids))
+    return {row.id: row.is_archived for row in connection.execute(query)}
 
 
 def find_named(connection: Connection, *, name: str) -> Agent | None:

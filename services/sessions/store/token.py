@@ -25,6 +25,11 @@ def find(connection: Connection, *, agent_id: str, token_id: str) -> Token | Non
     return _token(connection.execute(select(tokens).where(*wanted)).one_or_none())
 
 
+def find_by_id(connection: Connection, *, token_id: str) -> Token | None:
+    """The token, whoever's it is."""
+    return _token(connection.execute(select(tokens).where(tokens.c.id == token_id)).one_or_none())
+
+
 def find_by_key(connection: Connection, *, key_id: str) -> tuple[Token, Holder] | None:
     """The token with this key id, and who holds it: in one query, so that it takes as long for every token."""
     query = (

@@ -2,10 +2,10 @@
 
 import re
 from collections.abc import Iterator, Mapping
-from ipaddress import ip_address
 from pathlib import PurePosixPath
-from urllib.parse import urlsplit
 
+from services.chassis.egress import urls
+from services.chassis.egress.errors import AddressRefused
 from services.chassis.errors import Violation
 from services.pipeline.builtin import BUILTIN_TOOLS
 from services.pipeline.errors import TemplateError
@@ -61,23 +61,21 @@ def _http_faults(new: NewToolServer) -> Iterator[Violation]:
             yield Violation(field, "must be empty for transport http")
     if not new.url:
         yield Violation("url", "is required for transport http")
-    elif not _is_safe_url(new.url):
-        # It may hold a password, so it is not repeated.
-        description = "must be an https URL, or an http URL on a loopback address, without a user name or password"
-        yield Violation("url", description)
+    elif fault := _url_fault(new.url):
+        yield Violation("url", fault)
 
 
-def _is_safe_url(url: str) -> bool:
+def _url_fault(text: str) -> str | None:
+    """What is wrong with a URL. It may hold a password, so it is not repeated."""
     try:
-        parts = urlsplit(url)
-        host, _ = parts.hostname or "", parts.port  # a port that is none raises, too
-    except ValueError:
-        return False
-    if "@" in parts.netloc:
-        return False
-    if parts.scheme == "https":
-        return bool(host)
-    try:
-        return parts.scheme == "http" and (host == "localhost" or ip_address(host).is_loopback)
-    except ValueError:
-        return False
+        url = urls.read(text)
+    except AddressRefused as refused:
+        return str(refused)
+    if url.scheme == "https" or _is_loopback(urls.host_of(url)):
+        return None
+    return "must be an https URL, or an http URL on a loopback address"
+
+
+def _is_loopback(host: str) -> bool:
+    address = urls.literal(host)
+    return host == "localhost" if address is None else address.is_loopback

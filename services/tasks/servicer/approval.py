@@ -14,12 +14,12 @@ from services.chassis.errors import ScopeMissing
 from services.chassis.idempotency import Idempotency
 from services.chassis.ids import stored_id
 from services.chassis.paging import Cursors, page_limit
+from services.chassis.wakeup import Wakeup
 from services.tasks.convert import approval as convert
 from services.tasks.models.approval import ApprovalStatus
 from services.tasks.operations import approval as operations
 from services.tasks.operations.approval import Answered
 from services.tasks.store import approval as approval_store
-from services.tasks.wakeup import Wakeup
 
 _Context = ServicerContext[Any, Any]
 _DECIDE = "approvals:decide"

@@ -15,6 +15,7 @@ from services.chassis.database import Database, Work
 from services.chassis.errors import InvalidArgument, Violation
 from services.chassis.idempotency import Idempotency
 from services.chassis.paging import MAX_PAGE_BYTES, Cursors, page_limit
+from services.chassis.wakeup import Wakeup
 from services.tasks.convert import event as convert
 from services.tasks.delivery_counts import DeliveryCounts
 from services.tasks.models.event import Delivery, Event
@@ -28,7 +29,6 @@ from services.tasks.store import event as store
 from services.tasks.store import topic as topics
 from services.tasks.store.event_list import list_events
 from services.tasks.store.topic import SeenTopic, Topic
-from services.tasks.wakeup import Wakeup
 
 _Context = ServicerContext[Any, Any]
 _Publishing = pb.PublishEventRequest | pb.ReplayEventRequest

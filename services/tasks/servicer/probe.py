@@ -12,11 +12,11 @@ from services.chassis import telemetry
 from services.chassis.database import Database
 from services.chassis.ids import stored_id
 from services.chassis.paging import Cursors, page_limit
+from services.chassis.wakeup import Wakeup
 from services.tasks.convert import condition as convert
 from services.tasks.models.condition import Evaluation
 from services.tasks.operations import condition as operations
 from services.tasks.spans import new_trace
-from services.tasks.wakeup import Wakeup
 
 _log = logging.getLogger(__name__)
 _Context = ServicerContext[Any, Any]

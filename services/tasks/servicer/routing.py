@@ -9,9 +9,9 @@ from grpc.aio import ServicerContext
 from services.chassis import telemetry
 from services.chassis.call import caller
 from services.chassis.idempotency import Idempotency
+from services.chassis.wakeup import Wakeup
 from services.tasks.convert import routing as convert
 from services.tasks.operations.routing import route_task
-from services.tasks.wakeup import Wakeup
 
 _Context = ServicerContext[Any, Any]
 

@@ -18,6 +18,7 @@ from services.chassis.errors import InvalidArgument, Violation
 from services.chassis.idempotency import Idempotency
 from services.chassis.paging import Cursors, page_limit
 from services.chassis.timestamps import from_timestamp, to_timestamp
+from services.chassis.wakeup import Wakeup
 from services.tasks.convert import run as convert
 from services.tasks.convert.enums import from_enum
 from services.tasks.convert.run_filter import run_filter
@@ -33,7 +34,6 @@ from services.tasks.servicer.explain import RunExplanations
 from services.tasks.servicer.run_control import RunControl
 from services.tasks.store import export, history, statistics
 from services.tasks.store.step import list_items
-from services.tasks.wakeup import Wakeup
 
 _Context = ServicerContext[Any, Any]
 _CSV = "text/csv; charset=utf-8"

@@ -10,11 +10,11 @@ from services.chassis import telemetry
 from services.chassis.call import caller
 from services.chassis.clock import Clock
 from services.chassis.idempotency import Idempotency
+from services.chassis.wakeup import Wakeup
 from services.tasks.convert.run import run_message
 from services.tasks.convert.start import created_message, wanted_run
 from services.tasks.operations import run as operations
 from services.tasks.operations.start import start_all
-from services.tasks.wakeup import Wakeup
 
 _Context = ServicerContext[Any, Any]
 

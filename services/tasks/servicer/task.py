@@ -18,6 +18,7 @@ from services.chassis.errors import InvalidArgument, ServiceError, Violation
 from services.chassis.idempotency import Idempotency
 from services.chassis.paging import Cursors, page_limit
 from services.chassis.structs import from_struct
+from services.chassis.wakeup import Wakeup
 from services.tasks.convert import occurrence as occurrence_convert
 from services.tasks.convert import task as convert
 from services.tasks.convert.preview import preview_response
@@ -31,7 +32,6 @@ from services.tasks.servicer.probe import TaskEvaluations
 from services.tasks.spans import new_trace
 from services.tasks.store import task as store
 from services.tasks.store.standing import newest_run as newest_run_of
-from services.tasks.wakeup import Wakeup
 
 _Context = ServicerContext[Any, Any]
 _Changed = TypeVar("_Changed", pb.PauseTaskResponse, pb.ResumeTaskResponse, pb.CancelTaskResponse)

@@ -20,11 +20,11 @@ from services.chassis.clock import Clock
 from services.chassis.database import Database
 from services.chassis.errors import ServiceError
 from services.chassis.ids import stored_id
+from services.chassis.wakeup import Wakeup
 from services.tasks.attendance import Attendance
 from services.tasks.convert import work as convert
 from services.tasks.operations import work as operations
 from services.tasks.operations.approval import use_approval
-from services.tasks.wakeup import Wakeup
 
 _log = logging.getLogger(__name__)
 _Context = ServicerContext[Any, Any]

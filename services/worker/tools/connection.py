@@ -26,7 +26,9 @@ from pydantic import TypeAdapter, ValidationError
 from services.pipeline.errors import PipelineError, clip
 from services.worker.failures import InputNotValid, ToolFailed, ToolTimedOut
 from services.worker.limits import ProcessLimits
+from services.worker.secrets.files import SHORTEST_VALUE
 from services.worker.secrets.folder import Secrets
+from services.worker.secrets.redaction import Redaction
 from services.worker.tools.schemas import ToolSchemas
 from services.worker.tools.transports import Refusal, StandardError, noting_refusal, open_transport
 
@@ -78,14 +80,17 @@ class Connection:
         limits: ProcessLimits | None = None,
         patience: Patience | None = None,
     ) -> None:
-        """`on_news` is called when the session is open, and when the server says that its tools have changed."""
+        """`on_news` is called when the session is open or cannot be opened, and when the server says that its
+        tools have changed."""
         self.server = server
         self._on_news = on_news
         self._secrets = secrets
         self._started_with: dict[str, str] | None = None
+        self._own = Redaction()
         self._limits = limits or ProcessLimits()
         self._patience = patience or Patience()
         self._opened: asyncio.Future[_Opened] = asyncio.get_running_loop().create_future()
+        self._opening: asyncio.Timeout | None = None
         self._closing = asyncio.Event()
         self._why_closed = ""
         self._calls = 0
@@ -169,6 +174,11 @@ class Connection:
         cleaned = self._secrets.clean(told)
         return tool if cleaned is told else Tool.model_validate(cleaned)
 
+    def _clean(self, text: str) -> str:
+        """Why the server does not start or answer, without secrets and without what its `env` says: who may read the
+        one may not read the other."""
+        return self._own.clean(self._secrets.clean(text))
+
     async def _session(self) -> _Opened:
         # Shielded: a caller that gives up must not spoil the opening for the others.
         try:
@@ -228,7 +238,7 @@ class Connection:
                 return ToolFailed(f"tool server {self.server.name} ended before it answered: {why}")
             if error.code == HEADER_MISMATCH:
                 self._on_news()  # the server's tools are others than it was called by: whoever asks for them will know
-        message = f"tool server {self.server.name}: {reason(error, self._secrets.clean)}{refusal}"
+        message = f"tool server {self.server.name}: {reason(error, self._clean)}{refusal}"
         return ToolFailed(message, retry_after=refusal.retry_after)
 
     def _give_up_soon(self) -> None:
@@ -243,18 +253,20 @@ class Connection:
         if not self._closing.is_set():
             self._why_closed = why
             self._closing.set()
+            if self._opening is not None and not self._opening.expired():
+                self._opening.reschedule(0)  # nobody waits for it any more
 
     def _close_if_idle(self) -> None:
         if self._retired and not self._calls:
             self._close("it was closed")
 
     async def _live(self) -> None:
-        stderr = StandardError(self.server.name, self._secrets.clean)
+        stderr = StandardError(self.server.name, self._clean)
         with noting_refusal() as refusal:
             try:
                 await self._hold_open(stderr)
             except Exception as error:
-                why = self._why_closed or f"{reason(error, self._secrets.clean)}{refusal}"
+                why = self._why_closed or f"{reason(error, self._clean)}{refusal}"
                 _log.warning("tool_server_connection_broke", extra={"server": self.server.name, "error": why})
                 self._fail_opening(f"tool server {self.server.name} cannot be reached: {why}", stderr, refusal)
             finally:
@@ -269,6 +281,7 @@ class Connection:
         environment = self._secrets.environment(self.server.env)
         if environment != dict(self.server.env):
             self._started_with = environment
+        self._own = Redaction(value for value in environment.values() if len(value) >= SHORTEST_VALUE)
         transport = open_transport(self.server, environment, self._close, stderr, self._limits)
         client = Client(
             transport,
@@ -278,12 +291,14 @@ class Connection:
         )
         async with AsyncExitStack() as stack:
             try:
-                async with asyncio.timeout(self._patience.to_open):
+                async with asyncio.timeout(self._patience.to_open) as self._opening:
                     await stack.enter_async_context(client)
                     tools = await _list_tools(client)
             except TimeoutError:
                 self._close(f"it was not ready within {self._patience.to_open:g} s")
                 raise
+            finally:
+                self._opening = None
             await stack.enter_async_context(self._listening(client))
             self._opened.set_result(_Opened(client, tools, self._schemas(tools)))
             self._on_news()
@@ -316,6 +331,7 @@ class Connection:
             self._opened.set_exception(ToolFailed(message, retry_after=refusal.retry_after))
             # Nobody may be waiting: read it, so that it is not reported as forgotten.
             self._opened.exception()
+            self._on_news()
 
 
 def reason(error: BaseException, clean: Callable[[str], str]) -> str:

@@ -42,8 +42,8 @@ class McpPool:
             return await self._connection(server).tools()
 
     def news(self, name: str) -> asyncio.Event:
-        """Set whenever a session with the server of this name was opened, or it says that it has other tools now; who
-        waits for it clears it."""
+        """Set whenever a session with the server of this name was opened or could not be, or it says that it has other
+        tools now; who waits for it clears it."""
         return self._news.setdefault(name, asyncio.Event())
 
     def turn(self, name: str) -> asyncio.Semaphore:

@@ -7,10 +7,8 @@ from baton.tasks.v1 import tool_pb2
 from mcp.types import Tool
 
 from services.chassis import structs, validation
-from services.pipeline.definition import MAX_DEPTH, is_too_deep
+from services.pipeline.definition import MAX_DEPTH, is_address, is_too_deep
 
-MAX_ADDRESS_LENGTH = 200
-"""Characters of `server.tool`; the tasks service keeps no longer ones."""
 MAX_BYTES = 8 * 1024 * 1024
 """Bytes of all tools of one server in a report, which is one call."""
 _log = logging.getLogger(__name__)
@@ -36,8 +34,8 @@ def as_messages(server: str, tools: Iterable[Tool]) -> list[tool_pb2.Tool]:
 
 def _as_message(server: str, tool: Tool) -> tool_pb2.Tool:
     address = f"{server}.{tool.name}"
-    if len(address) > MAX_ADDRESS_LENGTH:
-        raise ValueError(f"its address has {len(address)} characters, at most {MAX_ADDRESS_LENGTH}")
+    if not is_address(address):
+        raise ValueError("no step can name it: a tool's name is 1 to 128 letters, digits, '_', '-' and '.'")
     for name, schema in (("input", tool.input_schema), ("output", tool.output_schema)):
         if is_too_deep(schema):
             raise ValueError(f"its {name} schema is nested deeper than {MAX_DEPTH} levels")

@@ -29,8 +29,8 @@ _log = logging.getLogger(__name__)
 
 class Registry:
     """Follows the registered servers, and introduces each by asking it for its tools: a new one at once, and every
-    one again when a session with it was opened, when it says that it has others, and every `introduce_every` seconds.
-    One that is disabled is known and not asked."""
+    one again when a session with it was opened or could not be, when it says that it has others, when the service has
+    forgotten them, and every `introduce_every` seconds. One that is disabled is known and not asked."""
 
     def __init__(
         self,
@@ -88,6 +88,9 @@ class Registry:
         for name, server in found.items():
             if server.enabled and name not in self._introductions:
                 self._introductions[name] = asyncio.create_task(self._keep_introduced(server))
+            elif not server.status.HasField("tools_known_at"):
+                # It was deleted and registered anew, or was elsewhere for a moment, and nobody has looked meanwhile.
+                self._pool.news(name).set()
 
     async def _list(self) -> dict[str, tool_pb2.ToolServer]:
         servers: dict[str, tool_pb2.ToolServer] = {}

@@ -1,6 +1,6 @@
 """The sessions service, served in the test's own process on each engine."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import orjson
@@ -26,11 +26,21 @@ def clock() -> ManualClock:
 
 
 @pytest.fixture
-def settings(migrated_url: str, tmp_path: Path) -> Settings:
+def settings(migrated_url: str, settings_of: Callable[[str], Settings]) -> Settings:
+    return settings_of(migrated_url)
+
+
+@pytest.fixture
+def settings_of(tmp_path: Path) -> Callable[[str], Settings]:
+    """The settings of a service with a database of which it is told the URL."""
+    return lambda url: _settings(url, tmp_path)
+
+
+def _settings(database_url: str, tmp_path: Path) -> Settings:
     cursor_key = tmp_path / "cursor-key"
     cursor_key.write_bytes(b"a secret that cursors are signed with")
     return Settings(
-        database_url=migrated_url,
+        database_url=database_url,
         signing_key_file=tmp_path / "keys" / "signing-key.json",
         audit_key_file=tmp_path / "keys" / "audit-key",
         jwks_file=tmp_path / "keys" / "jwks.json",

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any
 
 from baton.api.v1.auth_service_pb2 import ExchangeTokenRequest
@@ -9,8 +10,13 @@ from baton.api.v1.auth_service_pb2_grpc import AuthServiceStub
 from baton.sessions.v1.agent_pb2 import Agent
 from baton.sessions.v1.agent_service_pb2 import CreateAgentRequest, CreateTokenRequest, CreateTokenResponse
 from baton.sessions.v1.agent_service_pb2_grpc import AgentServiceStub
+from baton.sessions.v1.chat_service_pb2_grpc import ChatServiceStub
 from baton.sessions.v1.credential_service_pb2_grpc import CredentialServiceStub
+from baton.sessions.v1.feed_service_pb2_grpc import FeedServiceStub
+from baton.sessions.v1.log_service_pb2_grpc import LogServiceStub
 from baton.sessions.v1.orchestrator_service_pb2_grpc import OrchestratorServiceStub
+from baton.sessions.v1.prompt_service_pb2_grpc import PromptServiceStub
+from baton.sessions.v1.session_service_pb2_grpc import SessionServiceStub
 from grpc.aio import Channel
 from sqlalchemy import Table, func, select
 
@@ -46,15 +52,38 @@ class Sessions:
         self.channels.append(channel)
         return channel
 
+    def _channel_of(self, scopes: Iterable[str], agent_id: str | None) -> Channel:
+        expires_at = self.clock.now() + timedelta(days=1)
+        return self.channel(self.signer.token(scopes, agent_id=agent_id, expires_at=expires_at))
+
     def caller(self, scopes: Iterable[str], agent_id: str | None = None) -> AgentServiceStub:
         """Somebody who holds `scopes` and calls the service."""
-        return AgentServiceStub(self.channel(self.signer.token(scopes, agent_id=agent_id)))
+        return AgentServiceStub(self._channel_of(scopes, agent_id))
 
     def orchestration(self, scopes: Iterable[str], agent_id: str | None = None) -> OrchestratorServiceStub:
-        return OrchestratorServiceStub(self.channel(self.signer.token(scopes, agent_id=agent_id)))
+        return OrchestratorServiceStub(self._channel_of(scopes, agent_id))
 
     def credentials(self, scopes: Iterable[str] = ("admin",), agent_id: str | None = None) -> CredentialServiceStub:
-        return CredentialServiceStub(self.channel(self.signer.token(scopes, agent_id=agent_id)))
+        return CredentialServiceStub(self._channel_of(scopes, agent_id))
+
+    def logs(self, scopes: Iterable[str] = ("admin",), agent_id: str | None = None) -> LogServiceStub:
+        return LogServiceStub(self._channel_of(scopes, agent_id))
+
+    def prompts(self, scopes: Iterable[str] = ("admin",), agent_id: str | None = None) -> PromptServiceStub:
+        return PromptServiceStub(self._channel_of(scopes, agent_id))
+
+    def chat(self, scopes: Iterable[str] = ("admin",), agent_id: str | None = None) -> ChatServiceStub:
+        return ChatServiceStub(self._channel_of(scopes, agent_id))
+
+    def feed(self, scopes: Iterable[str] = ("admin",), agent_id: str | None = None) -> FeedServiceStub:
+        return FeedServiceStub(self._channel_of(scopes, agent_id))
+
+    def lifecycle(self, agent_id: str | None = None, *scopes: str) -> SessionServiceStub:
+        """Somebody who, by default, reads and writes sessions; no administrator."""
+        held = scopes or ("sessions:read", "sessions:write")
+        # Some sessions last longer than a token of a day.
+        expires_at = self.clock.now() + timedelta(days=4000)
+        return SessionServiceStub(self.channel(self.signer.token(held, agent_id=agent_id, expires_at=expires_at)))
 
     def anybody(self) -> CredentialServiceStub:
         """Somebody who sends no token."""

@@ -5,10 +5,10 @@ import sys
 
 from services.chassis import loops
 from services.chassis.database import Database
+from services.chassis.wakeup import Wakeup
 from services.tasks.delivery_counts import DeliveryCounts
 from services.tasks.dispatcher import Dispatcher
 from services.tasks.service import SCHEMA
-from services.tasks.wakeup import Wakeup
 
 
 async def main(url: str) -> None:

@@ -1,15 +1,22 @@
 """How the database goes about what is asked of it."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from sqlalchemy import Connection, event
 
 from services.chassis.clock import Clock
-from tests.integration.tasks.running import Tasks
+from services.chassis.database import Database
 
 
-async def plans(tasks: Tasks, work: Callable[[Connection, Clock], Any]) -> list[str]:
+class Running(Protocol):
+    """A running service."""
+
+    @property
+    def database(self) -> Database: ...
+
+
+async def plans(tasks: Running, work: Callable[[Connection, Clock], Any]) -> list[str]:
     """How the database goes about each statement of `work`."""
 
     def explain(connection: Connection, clock: Clock) -> list[str]:

@@ -6,9 +6,9 @@ import zoneinfo
 
 from services.chassis import loops
 from services.chassis.database import Database
+from services.chassis.wakeup import Wakeup
 from services.tasks.background import Scheduler
 from services.tasks.service import SCHEMA
-from services.tasks.wakeup import Wakeup
 
 
 async def main(url: str) -> None:

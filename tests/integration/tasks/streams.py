@@ -7,9 +7,9 @@ from typing import Any
 from sqlalchemy import select
 
 from services.chassis.ids import new_id
+from services.chassis.wakeup import Wakeup
 from services.tasks.store import tables
 from services.tasks.stream import Source, StreamConsumer
-from services.tasks.wakeup import Wakeup
 from tests.integration.tasks.running import Tasks
 from tests.support.valkey import GROUP, KEY, Stream
 

@@ -14,10 +14,10 @@ from sqlalchemy import Connection, select
 from services.chassis.clock import Clock
 from services.chassis.database import Database
 from services.chassis.ids import new_id
+from services.chassis.wakeup import Wakeup
 from services.tasks import background
 from services.tasks.service import SCHEMA
 from services.tasks.store import dedupe, tables
-from services.tasks.wakeup import Wakeup
 from tests.integration.tasks.running import Tasks
 from tests.support.clock import ManualClock
 from tests.support.waiting import await_until

@@ -18,13 +18,13 @@ from sqlalchemy import Connection, func, select, update
 
 from services.chassis.clock import Clock
 from services.chassis.database import Database
+from services.chassis.wakeup import Wakeup
 from services.pipeline.cel import Subject, compile_filter
 from services.tasks.delivery_counts import DeliveryCounts
 from services.tasks.dispatcher import Dispatcher
 from services.tasks.operations import dispatch
 from services.tasks.service import SCHEMA
 from services.tasks.store import tables
-from services.tasks.wakeup import Wakeup
 from tests.integration.tasks.events import (
     RAN,
     SKIPPED,

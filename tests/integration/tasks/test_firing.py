@@ -12,11 +12,11 @@ from opentelemetry.sdk.metrics.export import HistogramDataPoint, InMemoryMetricR
 from sqlalchemy import select, update
 
 from services.chassis.clock import instant_text
+from services.chassis.wakeup import Wakeup
 from services.tasks.background import Scheduler
 from services.tasks.models.occurrence import Occurrence, Outcome
 from services.tasks.store import schedule as schedule_store
 from services.tasks.store import tables
-from services.tasks.wakeup import Wakeup
 from tests.integration.tasks.lifecycle import snooze
 from tests.integration.tasks.running import Tasks, one_engine
 

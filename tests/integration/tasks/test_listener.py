@@ -9,8 +9,8 @@ import pytest
 
 from services.chassis import loops
 from services.chassis.errors import Unavailable
-from services.tasks.listener import Listener
-from services.tasks.service import SCHEMA
+from services.chassis.listener import Listener
+from services.tasks.service import SCHEMA, new_listener
 from tests.integration.tasks.work import PROMPTLY
 from tests.support import databases
 from tests.support.waiting import await_until
@@ -26,7 +26,7 @@ def url(postgres_database: str) -> str:
 @pytest.fixture
 async def replicas(url: str, postgres_database: str) -> AsyncIterator[tuple[Listener, Listener]]:
     """Two replicas that listen."""
-    here, there = Listener(url), Listener(url)
+    here, there = new_listener(url), new_listener(url)
     async with running(here), running(there):
         await await_until(lambda: len(listening(postgres_database)) == 2)
         yield here, there
@@ -104,7 +104,7 @@ async def test_a_lost_connection_is_made_anew(replicas: tuple[Listener, Listener
 
 
 async def test_without_a_server_hints_are_heard_here_all_the_same() -> None:
-    listener = Listener("postgresql://nobody@127.0.0.1:1/none")
+    listener = new_listener("postgresql://nobody@127.0.0.1:1/none")
     with pytest.raises(Unavailable):
         await listener.step()
     here = await waiting(listener)

@@ -13,11 +13,11 @@ from sqlalchemy import select, update
 
 from services.chassis import loops
 from services.chassis.database import Database
+from services.chassis.wakeup import Wakeup
 from services.tasks.background import Scheduler
 from services.tasks.operations import scheduling
 from services.tasks.service import SCHEMA
 from services.tasks.store import tables
-from services.tasks.wakeup import Wakeup
 from tests.integration.tasks.running import Tasks
 from tests.integration.tasks.work import PROMPTLY, waiting_workers
 from tests.support.clock import ManualClock

@@ -10,11 +10,11 @@ import pytest
 from sqlalchemy import func, select
 
 from services.chassis.database import Database
+from services.chassis.wakeup import Wakeup
 from services.tasks.background import Scheduler
 from services.tasks.models.task import Misfire
 from services.tasks.service import SCHEMA
 from services.tasks.store import tables
-from services.tasks.wakeup import Wakeup
 from tests.integration.tasks.schedules import SECOND, add_tasks, check_every_second, scheduler_process
 from tests.support.waiting import await_until
 

@@ -171,6 +171,10 @@ async def test_a_password_in_a_url_is_refused_and_not_repeated(tasks: Tasks, url
         (HTTP | {"url": "https://[::1"}, ["url"]),
         (HTTP | {"url": "https://tools.example:port/"}, ["url"]),
         (HTTP | {"url": "tools.example"}, ["url"]),
+        (HTTP | {"url": "https://tools.example/\n"}, ["url"]),
+        (HTTP | {"url": "https://tools.example/a b"}, ["url"]),
+        (HTTP | {"url": "https://tools.example:0/"}, ["url"]),
+        (HTTP | {"url": "https://a..b/"}, ["url"]),
     ],
 )
 async def test_a_server_that_cannot_be_used_is_refused(tasks: Tasks, fields: dict[str, Any], faulty: list[str]) -> None:
@@ -178,6 +182,18 @@ async def test_a_server_that_cannot_be_used_is_refused(tasks: Tasks, fields: dic
         await register(tasks, **fields)
     assert [violation.field for violation in refused.value.violations] == faulty
     assert await tasks.count(tables.tool_servers) == 0
+
+
+@one_engine
+async def test_a_name_that_is_missing_is_told_from_a_wrong_one(tasks: Tasks) -> None:
+    told = []
+    for name in ("", "Upper"):
+        with pytest.raises(InvalidArgument) as refused:
+            await register(tasks, **STDIO | {"name": name})
+        (violation,) = refused.value.violations
+        told.append(violation.description)
+    assert told[0] == "is required: text that matches ^[a-z][a-z0-9_-]{0,63}$"
+    assert told[1] != told[0]
 
 
 @one_engine
@@ -250,6 +266,7 @@ async def test_a_server_moves_from_one_transport_to_the_other(tasks: Tasks) -> N
         ({"command": strings("/bin/time", 1, None)}, ["command[1]", "command[2]"]),
         ({"command": strings(*["/a"] * 65)}, ["command"]),
         ({"command": strings()}, ["command"]),
+        ({"command": strings("/bin/time", "a\0b")}, ["command[1]"]),
         ({"env": to_struct({"KEY": 1})}, ["env.KEY"]),
         ({"env": to_struct({"a b": "1"})}, ["env.a b"]),
         ({"env": to_struct({"NEW": "***"})}, ["env.NEW"]),

@@ -19,8 +19,8 @@ from services.chassis.errors import FailedPrecondition, Unavailable
 from services.tasks.service import build
 from services.tasks.store import tables
 from services.tasks.tool_servers_file import ToolServersFile, read
+from tests.integration.tasks.audits import audited_changes
 from tests.integration.tasks.running import Tasks, one_engine
-from tests.integration.tasks.test_tool_servers import audited
 from tests.integration.tasks.tool_servers import STDIO, offer, register
 
 SERVERS = """
@@ -74,16 +74,16 @@ async def test_the_table_follows_the_file(tasks: Tasks, write: Write) -> None:
     await register(tasks, **STDIO | {"name": "mine"})
     await sync(tasks, write(SERVERS))
     await offer(tasks, "web", tool={})
-    before = await audited(tasks)
+    before = await audited_changes(tasks)
     # Read again it changes nothing, and what is known of the tools stays.
     assert (await sync(tasks, write(SERVERS)))["web"].status.HasField("tools_known_at")
-    assert await audited(tasks) == before
+    assert await audited_changes(tasks) == before
     servers = await sync(tasks, write([{"name": "web", "transport": "http", "url": "https://other.example/"}]))
     assert list(servers) == ["mine", "web"]
     assert servers["web"].url == "https://other.example/"
     assert not servers["web"].status.HasField("tools_known_at")
     assert list(await sync(tasks, write("[]"))) == ["mine"]
-    told = [(entry["action"], entry["resource"]) for entry in (await audited(tasks))[len(before) :]]
+    told = [(entry["action"], entry["resource"]) for entry in (await audited_changes(tasks))[len(before) :]]
     assert told == [
         ("tool_server.delete", "tool_server/time"),
         ("tool_server.update", "tool_server/web"),

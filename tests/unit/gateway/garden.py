@@ -83,6 +83,10 @@ class Greenhouse:
     requests: list[Any] = field(default_factory=list)
     fails_with: Exception | None = None
     export_ended: asyncio.Event = field(default_factory=asyncio.Event)
+    watched: int = 0
+    """How many bytes of events were taken."""
+    watch_ended: asyncio.Event = field(default_factory=asyncio.Event)
+    watch_fails: asyncio.Event = field(default_factory=asyncio.Event)
     hold: asyncio.Event | None = None
     """While set up and not set off, every call waits for it."""
     given_up: asyncio.Event = field(default_factory=asyncio.Event)
@@ -134,6 +138,11 @@ class Greenhouse:
         label = request.label if request.HasField("label") else None
         return self.contract.messages.UpdateBedResponse(changed=request.update_mask.paths, label=label)
 
+    async def RepotPlant(self, request: Any, context: Any) -> Any:
+        await self._receive(request, context)
+        version = request.version + 1 if request.HasField("version") else 100
+        return self.contract.messages.RepotPlantResponse(pot={"version": version})
+
     async def HarvestPlant(self, request: Any, context: Any) -> Any:
         await self._receive(request, context)
         return self.contract.messages.HarvestPlantResponse(plant_id=request.plant_id, note=request.note)
@@ -148,6 +157,20 @@ class Greenhouse:
                 yield HttpBody(data=b"%d,basil\n" % number * (4096 if request.endless else 1))
         finally:
             self.export_ended.set()
+
+    async def WatchPlants(self, request: Any, context: Any) -> AsyncIterator[Any]:
+        """A first event, those that are asked for, and then nothing until it is told to fail."""
+        try:
+            await self._receive(request, context)
+            yield self.contract.messages.WatchPlantsResponse(number=request.after)
+            for number in range(request.events):
+                text = "g" * request.size or "grows\n"
+                yield self.contract.messages.WatchPlantsResponse(number=request.after + number + 1, text=text)
+                self.watched += len(text)
+            await self.watch_fails.wait()
+            await _fail(context, NotFound("the plants are gone", reason="PLANTS_GONE"))
+        finally:
+            self.watch_ended.set()
 
     async def Enter(self, request: Any, context: Any) -> Any:
         await self._receive(request, context)

@@ -45,7 +45,9 @@ def test_every_rule_of_a_contract_is_a_path(document: Any) -> None:
         ("/beds/{id}", "patch"),
         ("/beds/{id}", "put"),
         ("/beds/{id}/", "patch"),
+        ("/plants/{plant_id}/pot", "put"),
         ("/plants.csv", "get"),
+        ("/plants:watch", "get"),
         ("/seeds", "post"),
         ("/gate", "post"),
     }
@@ -119,6 +121,13 @@ def test_only_what_changes_something_takes_a_key(document: Any) -> None:
     key = {"$ref": "#/components/parameters/IdempotencyKey"}
     assert key in document["paths"]["/plants"]["post"]["parameters"]
     assert key not in document["paths"]["/plants/"]["get"]["parameters"]
+
+
+def test_what_is_versioned_takes_and_answers_a_tag(document: Any) -> None:
+    tag = {"$ref": "#/components/parameters/IfMatch"}
+    versioned, other = (document["paths"][path]["put"] for path in ("/plants/{plant_id}/pot", "/beds/{id}"))
+    assert [tag in one["parameters"] for one in (versioned, other)] == [True, False]
+    assert ["ETag" in one["responses"]["200"].get("headers", {}) for one in (versioned, other)] == [True, False]
 
 
 def test_of_two_names_of_a_value_the_first_is_told(document: Any) -> None:

@@ -346,6 +346,48 @@ async def test_the_idempotency_key_fills_the_request_and_a_replay_says_so(
     assert garden.greenhouse.requests[0].request_id == "key-1"
 
 
+@pytest.mark.parametrize(
+    ("tag", "body", "answered"),
+    [
+        (None, {}, 100),
+        ("*", {}, 100),
+        (None, {"version": 6}, 7),
+        ('"6"', {}, 7),
+        ('W/"6"', {}, 7),
+        ('"6"', {"version": 6}, 7),
+        ("*", {"version": 6}, 7),
+    ],
+)
+async def test_a_tag_names_the_version_that_is_to_be_changed(
+    client: httpx2.AsyncClient, tag: str | None, body: dict[str, int], answered: int
+) -> None:
+    answer = await client.put("/plants/p-1/pot", json=body, headers={"If-Match": tag} if tag else {})
+    assert (answer.status_code, answer.json()) == (200, {"version": answered})
+    assert answer.headers["etag"] == f'"{answered}"'
+
+
+@pytest.mark.parametrize("tag", ["", "6", '"0"', '"-1"', '"six"', '"5", "6"', '"1' + "0" * 18 + '"', '"7"'])
+async def test_a_tag_that_names_no_version_or_another_one_is_refused(
+    client: httpx2.AsyncClient, garden: Garden, tag: str
+) -> None:
+    answer = await client.put("/plants/p-1/pot", json={"version": 6}, headers={"If-Match": tag})
+    assert (answer.status_code, answer.json()["reason"]) == (400, "IF_MATCH_INVALID")
+    assert answer.json()["errors"][0]["field"] == "If-Match"
+    assert garden.greenhouse.requests == []
+
+
+async def test_a_tag_means_nothing_where_there_are_no_versions(client: httpx2.AsyncClient) -> None:
+    answer = await client.put("/beds/b-1", json={"label": "x"}, headers={"If-Match": "nonsense"})
+    assert (answer.status_code, answer.headers.get("etag")) == (200, None)
+
+
+@pytest.mark.parametrize("state", ["growing", "Growing", "GROWING", "PLANT_STATE_GROWING", "plant_state_growing"])
+async def test_the_name_of_a_value_may_be_in_capitals(client: httpx2.AsyncClient, garden: Garden, state: str) -> None:
+    assert (await client.post("/plants", json={"name": "basil", "state": state})).status_code == 201
+    assert (await client.get(f"/plants/?state={state}")).status_code == 200
+    assert (garden.greenhouse.requests[0].state, list(garden.greenhouse.requests[1].state)) == (1, [1])
+
+
 @pytest.mark.parametrize("key", ["", "two words", "x" * 256, "caf\u00e9"])
 async def test_a_faulty_idempotency_key_is_refused(client: httpx2.AsyncClient, key: str) -> None:
     answer = await client.post("/plants", json={}, headers={b"Idempotency-Key": key.encode()})

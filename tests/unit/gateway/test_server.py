@@ -7,59 +7,18 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
 from services.chassis.errors import PermissionDenied
-from services.gateway.server import serve
 from tests.support.processes import free_port
 from tests.support.waiting import await_until
-from tests.unit.gateway.garden import OWN_JWT, PACKAGE, Contract, Garden
+from tests.unit.gateway.garden import PACKAGE, Contract, Garden
+from tests.unit.gateway.serving import listens, served
 
 ROOT = Path(__file__).parents[3]
 LAST_CHUNK = b"\r\n0\r\n\r\n"
-
-
-async def listens(port: int) -> bool:
-    try:
-        _, writer = await asyncio.open_connection("127.0.0.1", port)
-    except OSError:
-        return False
-    writer.close()
-    await writer.wait_closed()
-    return True
-
-
-class Served:
-    """A gateway that listens, and what stops it."""
-
-    def __init__(self, port: int, stop: asyncio.Event, serving: "asyncio.Task[None]") -> None:
-        self.port, self.stop, self.serving = port, stop, serving
-
-    async def ask(self, path: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
-        writer.write(f"GET {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {OWN_JWT}\r\n\r\n".encode())
-        return reader, writer
-
-    async def stopped(self) -> float:
-        """Stops it, and says how many seconds that took."""
-        began = time.monotonic()
-        self.stop.set()
-        await self.serving
-        return time.monotonic() - began
-
-
-@asynccontextmanager
-async def served(garden: Garden, grace_seconds: float = 5) -> AsyncIterator[Served]:
-    port, stop = free_port(), asyncio.Event()
-    serving = asyncio.create_task(serve(garden.app, "127.0.0.1", port, until=stop.wait, grace_seconds=grace_seconds))
-    await await_until(lambda: listens(port), timeout=10)
-    yield Served(port, stop, serving)
-    stop.set()
-    await serving
 
 
 async def test_a_download_arrives_whole(garden: Garden) -> None:

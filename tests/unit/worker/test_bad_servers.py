@@ -71,6 +71,20 @@ async def test_one_that_never_answers_the_handshake(start: Start) -> None:
     await await_until(lambda: set(proc.children(os.getpid())) <= before, timeout=10)
 
 
+@pytest.mark.parametrize("ending", ["forget", "close"])
+async def test_one_that_hangs_at_the_start_ends_when_it_is_not_wanted_any_more(start: Start, ending: str) -> None:
+    client = start("mute")
+    before = set(proc.children(os.getpid()))
+    calling = asyncio.create_task(client.pool.tools(client.server))
+    await await_until(lambda: set(proc.children(os.getpid())) - before, timeout=10)
+    calling.cancel()
+    client.pool.forget("bad")
+    if ending == "close":
+        async with asyncio.timeout(10):
+            await client.pool.close()
+    await await_until(lambda: set(proc.children(os.getpid())) <= before, timeout=10)
+
+
 async def test_one_that_closes_its_output_and_lives(start: Start) -> None:
     with pytest.raises(ToolFailed, match="cannot be reached: it closed its standard output"):
         await start("closed").call("pid")

@@ -13,8 +13,9 @@ from services.chassis.egress.guard import Guard
 from services.pipeline.cel import Finding, compile_question
 from services.pipeline.definition import check
 from services.pipeline.templates import render
-from services.worker.tools import builtin
 from services.worker.tools.builtin import BuiltinTools
+from services.worker.tools.http_request import HttpRequest
+from services.worker.tools.use import Use, User
 from tests.support.http_server import HttpServer, said
 from tests.support.resolver import FakeResolver
 
@@ -28,14 +29,14 @@ from tests.support.resolver import FakeResolver
 @pytest.mark.parametrize(("status", "is_down"), [(200, False), (500, True), (502, True), (503, True), (504, True)])
 async def test_the_example_tells_when_the_shop_is_down(status: int, is_down: bool) -> None:
     task: dict[str, Any] = json.loads(EXAMPLE)
-    tools = BuiltinTools(builtin.tools(Egress(Guard(allowed.parse("loopback"), FakeResolver({})))))
+    tools = BuiltinTools({"http.request": HttpRequest(Egress(Guard(allowed.parse("loopback"), FakeResolver({}))))})
     async with HttpServer().serving() as shop:
         shop.answers["/health"] = said(status)
         params = task["payload"]["params"] | {"url": shop.url("/health")}
         probe = task["condition"]["probe"]
         context = {"params": params, "secrets": {"shop": "a long and random one"}}
         arguments = render(probe["with"], context)
-        result = await tools.call(probe["uses"], arguments, timeout=probe["timeout_seconds"], key="probe:task:1")
+        result = await tools.call(probe["uses"], arguments, Use(User("ada"), probe["timeout_seconds"], "probe:task:1"))
     assert compile_question(task["schedule_expr"]).holds(Finding(result, params)) is is_down
 
 

@@ -19,7 +19,10 @@ def nested(levels: int) -> dict[str, Any]:
 @pytest.mark.parametrize(
     "tool",
     [
-        Tool(name="x" * 197, input_schema={}),
+        Tool(name="x" * 129, input_schema={}),
+        Tool(name="", input_schema={}),
+        Tool(name="two words", input_schema={}),
+        Tool(name="été", input_schema={}),
         Tool(name="deep", input_schema=nested(MAX_DEPTH + 1)),
         Tool(name="endless", input_schema=nested(400)),
         Tool(name="large", input_schema={"maximum": 10**400}),
@@ -34,7 +37,7 @@ def test_an_unusable_tool_is_left_out(tool: Tool) -> None:
 
 
 def test_what_is_just_within_the_limits_is_reported_and_can_be_read() -> None:
-    tools = [Tool(name="x" * 196, input_schema={}), Tool(name="deep", input_schema=nested(MAX_DEPTH))]
+    tools = [Tool(name="x" * 128, input_schema={}), Tool(name="deep", input_schema=nested(MAX_DEPTH))]
     request = tool_service_pb2.ReportToolsRequest(server="mis", tools=offers.as_messages("mis", tools))
     read = tool_service_pb2.ReportToolsRequest.FromString(request.SerializeToString())
-    assert [tool.address for tool in read.tools] == ["mis." + "x" * 196, "mis.deep"]
+    assert [tool.address for tool in read.tools] == ["mis." + "x" * 128, "mis.deep"]

@@ -180,6 +180,30 @@ async def test_why_a_server_cannot_be_asked_is_told(tasks: FakeTasks, following:
         assert list(tasks.tool_errors) == ["none"]
 
 
+async def test_a_server_whose_tools_were_forgotten_is_asked_again(
+    tasks: FakeTasks, following: Following, http_server: str
+) -> None:
+    """As when it is deleted and registered anew before anybody has looked."""
+    async with following():
+        await await_until(lambda: "mis" in tasks.tools)
+        del tasks.tools["mis"]
+        tasks.tool_servers["mis"].status.ClearField("tools_known_at")
+        await await_until(lambda: "mis" in tasks.tools, timeout=20)
+
+
+async def test_why_a_server_cannot_be_called_is_told_at_once(tasks: FakeTasks, following: Following) -> None:
+    async with AsyncExitStack() as first:
+        tasks.add_http_server("mis", await first.enter_async_context(serve_over_http()))
+        server = tasks.tool_servers["mis"]
+        async with following() as pool:
+            await await_until(lambda: "mis" in tasks.tools)
+            await first.aclose()
+            for _ in range(2):
+                with pytest.raises(ToolFailed):
+                    await pool.call(server, "say", {"text": "one"}, timeout=5, key="k")
+            await await_until(lambda: "cannot be reached" in tasks.tool_errors.get("mis", ""), timeout=20)
+
+
 async def test_a_disabled_server_is_left_alone_until_it_is_enabled(tasks: FakeTasks, following: Following) -> None:
     tasks.add_stdio_server("plain", sys.executable, "-m", "tests.support.plain_mcp_server", PYTHONPATH=".")
     tasks.add_stdio_server("idle", sys.executable, "-m", "tests.support.plain_mcp_server", PYTHONPATH=".")

@@ -197,6 +197,19 @@ async def test_a_server_that_does_not_start_is_told_of_without_the_value(
     assert_nothing_told(tasks, caplog)
 
 
+async def test_why_a_server_does_not_answer_is_told_without_what_its_environment_says(
+    tasks: FakeTasks, worker: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whoever may read the one may not read the other, secret of the operator's or not."""
+    env = {"PYTHONPATH": ".", "GOSSIP": "written-as-it-is"}
+    tasks.add_stdio_server("mis", *PLAIN_SERVER, "refuses", **env)
+    await await_until(lambda: "mis" in tasks.tool_errors, timeout=10)
+    assert tasks.tool_errors["mis"] == "tool server mis cannot be reached: not with ***"
+    tails = [record.stderr for record in caplog.records if record.message == "tool_server_not_opened"]  # type: ignore[attr-defined]
+    assert tails[0] == ["begins with ***"]
+    assert "written-as-it-is" not in str([vars(record) for record in caplog.records])
+
+
 async def test_the_tools_of_a_server_are_told_without_the_value(
     tasks: FakeTasks, worker: None, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -206,7 +219,8 @@ async def test_the_tools_of_a_server_are_told_without_the_value(
     assert gossip.description == "Knows ***."
     word = gossip.input_schema["properties"]["word"]
     assert (list(word["enum"]), word["default"], word["description"]) == (["***"], "***", "is ***")
-    assert "mis.knows_***" in tasks.tools["mis"]
+    # No step can name it any more.
+    assert not [address for address in tasks.tools["mis"] if "knows_" in address]
     run = await tasks.ended(await tasks.enqueue(step("mis.nothing")))
     assert "knows_***" in run.error.message
     assert_nothing_told(tasks, caplog)

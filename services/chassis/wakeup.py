@@ -1,4 +1,4 @@
-"""A hint that there may be work for a role: those who wait for it look again at once."""
+"""A hint that there may be news of something: those who wait for it look again at once."""
 
 import asyncio
 from collections.abc import Callable
@@ -6,7 +6,7 @@ from typing import Any
 from weakref import WeakValueDictionary
 
 Tell = Callable[[frozenset[str] | None], Any]
-"""Passes a hint on to other processes: the roles, or None for all of them."""
+"""Passes a hint on to other processes: what there may be news of, or None for everything."""
 
 
 class Wakeup:
@@ -17,30 +17,30 @@ class Wakeup:
 
     def __init__(self, tell: Tell | None = None) -> None:
         self._tell = tell
-        # The next hint of each role, for as long as somebody has a ticket for it.
+        # The next hint of each thing, for as long as somebody has a ticket for it.
         self._next: WeakValueDictionary[str, asyncio.Event] = WeakValueDictionary()
 
-    def notify(self, *roles: str) -> None:
-        """Wakes everybody who holds a ticket of before now for one of the roles, here and in other processes.
+    def notify(self, *topics: str) -> None:
+        """Wakes everybody who holds a ticket of before now for one of the topics, here and in other processes.
 
-        Without a role it wakes everybody.
+        Without a topic it wakes everybody.
         """
-        self.wake(*roles)
+        self.wake(*topics)
         if self._tell is not None:
-            self._tell(frozenset(roles) or None)
+            self._tell(frozenset(topics) or None)
 
-    def wake(self, *roles: str) -> None:
+    def wake(self, *topics: str) -> None:
         """Like `notify`, in this process only."""
-        for role in roles or list(self._next):
-            event = self._next.pop(role, None)
+        for topic in topics or list(self._next):
+            event = self._next.pop(topic, None)
             if event is not None:
                 event.set()
 
-    def ticket(self, role: str = "") -> asyncio.Event:
+    def ticket(self, topic: str = "") -> asyncio.Event:
         """What to wait with for the next hint."""
-        event = self._next.get(role)
+        event = self._next.get(topic)
         if event is None:
-            event = self._next[role] = asyncio.Event()
+            event = self._next[topic] = asyncio.Event()
         return event
 
     async def wait(self, ticket: asyncio.Event, seconds: float) -> None:

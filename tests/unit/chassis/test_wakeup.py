@@ -3,7 +3,7 @@
 import asyncio
 import gc
 
-from services.tasks.wakeup import Wakeup
+from services.chassis.wakeup import Wakeup
 from tests.support.waiting import await_until
 
 LONG = 30.0
