@@ -5,6 +5,7 @@ It starts in no time, knows only the handshake of 2025-11-25, and misbehaves on 
 in the list of its tools, and on standard error.
 """
 
+import base64
 import contextlib
 import json
 import os
@@ -16,6 +17,7 @@ import threading
 import time
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import quote
 
 ENDLESS = 10**9
 # The input of the tools that are not known from the start, or that say what they take and answer.
@@ -95,6 +97,12 @@ def crash(arguments: dict[str, Any]) -> None:
 def complain(arguments: dict[str, Any]) -> None:
     sys.stderr.write(arguments.get("text", "something is wrong") + "\n")
     sys.stderr.flush()
+
+
+def encode(arguments: dict[str, Any]) -> list[str]:
+    """What it is given, as other systems may write it."""
+    data = arguments["text"].encode()
+    return [data.hex(), data.hex().upper(), base64.b64encode(data).decode(), quote(data), quote(data, safe="")]
 
 
 def refuse(arguments: dict[str, Any]) -> None:
@@ -223,6 +231,7 @@ TOOLS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "crash": crash,
     "echo": lambda arguments: arguments,
     "endless_line": endless_line,
+    "encode": encode,
     "environment": lambda arguments: dict(os.environ),
     "fail": lambda arguments: arguments["text"],
     "flood": flood,

@@ -52,7 +52,7 @@ class BuiltinTools:
 
     async def call(self, address: str, arguments: dict[str, Any], use: Use) -> Any:
         """Raises StepFailed: InputNotValid before the tool is called when its input does not fit."""
-        self._inputs[address].check(arguments)
+        self._inputs[address].check(arguments, use.clean)
         output = await self._tools[address](arguments, use)
-        self._outputs[address].check(output)
+        self._outputs[address].check(output, use.clean)
         return output

@@ -2,7 +2,7 @@
 
 import base64
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
@@ -26,7 +26,9 @@ from services.worker.tools.use import Use
 
 MAX_BODY_BYTES = 4 * 1024 * 1024
 """Bytes of a body that are read; how much of it can be kept is judged like any other output."""
-_EXCERPT_BYTES = 500
+_EXCERPT_CHARACTERS = 500
+# So much is read of what an excerpt is made of: secrets are taken out of it before it is cut.
+_EXCERPT_BYTES = 8192
 _BODILESS = ("GET", "HEAD")
 _CHANGING = ("POST", "PUT", "PATCH", "DELETE")
 _PASSING = (408, 429)  # and all from 500 on
@@ -66,7 +68,7 @@ class HttpRequest:
                 follow_redirects=arguments.get("follow_redirects", False),
             ) as answer:
                 if not _is_expected(answer.status, arguments.get("expect_status")):
-                    raise await _failure(answer)
+                    raise await _failure(answer, use.clean)
                 return _output(answer, await answer.read(MAX_BODY_BYTES))
 
 
@@ -144,10 +146,10 @@ def _is_expected(status: int, expected: list[int] | None) -> bool:
     return 200 <= status < 300 if expected is None else status in expected
 
 
-async def _failure(answer: Answer) -> StepFailed:
+async def _failure(answer: Answer, clean: Callable[[str], str]) -> StepFailed:
     """What it means that the answer has another status than expected; the server's words are added."""
     status = answer.status
-    message = f"{answer.url.host} answered {status}{await _excerpt(answer)}"
+    message = f"{answer.url.host} answered {status}{await _excerpt(answer, clean)}"
     if status in _ASKS_FOR_TIME:
         return ToolFailed(message, retry_after=retry_after.from_headers(answer.headers, datetime.now(UTC)))
     if status >= 500 or status in _PASSING:
@@ -155,13 +157,14 @@ async def _failure(answer: Answer) -> StepFailed:
     return RequestRejected(message)
 
 
-async def _excerpt(answer: Answer) -> str:
+async def _excerpt(answer: Answer, clean: Callable[[str], str]) -> str:
     try:
         beginning = await answer.read_beginning(_EXCERPT_BYTES)
     except AnswerBroken:
         return ""
-    text = "".join(char if char.isprintable() else " " for char in beginning.decode(errors="replace"))
-    return f": {' '.join(text.split())}" if text.strip() else ""
+    text = "".join(char if char.isprintable() else " " for char in clean(beginning.decode(errors="replace")))
+    words = " ".join(text.split())[:_EXCERPT_CHARACTERS]
+    return f": {words}" if words else ""
 
 
 def _output(answer: Answer, body: bytes) -> dict[str, Any]:

@@ -70,7 +70,7 @@ class Toolbox:
     ) -> Any:
         if uses in self._builtin:
             revealed = self._secrets.reveal(uses, arguments)
-            use = Use(user, timeout or DEFAULT_TIMEOUT_SECONDS, key)
+            use = Use(user, timeout or DEFAULT_TIMEOUT_SECONDS, key, self._secrets.clean)
             return await self._builtin.call(uses, revealed, use)
         result = await self._from_server(user.owner, uses, arguments, timeout=timeout, key=key)
         return results.from_mcp(result, self._secrets.clean)

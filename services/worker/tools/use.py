@@ -1,5 +1,6 @@
 """One use of a tool."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 
@@ -22,3 +23,5 @@ class Use:
     """How many seconds it has, which it keeps to itself."""
     key: str
     """The call's idempotency key, the same on every attempt."""
+    clean: Callable[[str], str] = str
+    """Takes secrets out of a text. What is cut off goes through it before: nobody would know a part of a secret."""

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.worker.secrets.redaction import MASK, SHORTEST, Redaction
+from services.chassis.redaction import MASK, SHORTEST, Redaction
 
 PLAIN = "ghp_4fT9vXw2"
 ODD = "p/ä+ \"q\\u~'&?"
@@ -51,6 +51,8 @@ FORMS = {
     "as a form": quote_plus(ODD),
     "as encodeURIComponent does": quote(ODD, safe="!*'()"),
     "with every reserved character": quote(ODD, safe="").replace("~", "%7E"),
+    "in hexadecimal digits": ODD.encode().hex(),
+    "in upper case hexadecimal digits": ODD.encode().hex().upper(),
     "with lower case digits": re.sub("%..", lambda found: found[0].lower(), quote(ODD, safe="")),
 }
 

@@ -1,8 +1,8 @@
 """Takes secrets out of what is told: each occurrence of a value becomes `***`.
 
 A value is searched in these forms: as it is; as JSON and Python write it inside quotes, and as JSON inside JSON;
-percent-encoded, with whichever reserved characters are left alone; and in base64, standard and URL-safe, wherever in
-the encoded data it stands. Of a value of several lines each line of 8 characters or more is searched as well, because
+percent-encoded, with whichever reserved characters are left alone; in hexadecimal digits; and in base64, standard and
+URL-safe, wherever in the encoded data it stands. Of a value of several lines each line of 8 characters or more is searched as well, because
 logs are read line by line. What a tool makes of a value beyond that (a digest, a part, the reverse) is not recognised.
 """
 
@@ -77,7 +77,9 @@ def forms(value: str) -> Iterator[str]:
     for text in (value, *_lines(value)):
         yield from _quoted(text)
         yield from _percent_encoded(text)
-    yield from _base64(value.encode())
+    data = value.encode()
+    yield from (data.hex(), data.hex().upper())
+    yield from _base64(data)
 
 
 def _lines(value: str) -> Iterator[str]:
