@@ -24,8 +24,11 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from services.chassis import call
 from services.chassis.clock import Clock, StoppedClock, SystemClock
-from services.chassis.database_errors import ATTEMPTS, TryAgain, rest, too_busy, translated
+from services.chassis.database_errors import ATTEMPTS, TryAgain, rest, say_no_values, too_busy, translated
 from services.chassis.threads import iterate
+
+# For all engines, because only so it comes before the instrumentation of one, which makes a status of the message.
+event.listen(Engine, "handle_error", say_no_values)
 
 _T = TypeVar("_T")
 Work = Callable[[Connection, Clock], _T]

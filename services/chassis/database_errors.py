@@ -5,6 +5,7 @@ import random
 import sqlite3
 
 import psycopg
+from sqlalchemy import ExceptionContext
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
@@ -24,6 +25,10 @@ _UNREACHABLE = (
     psycopg.errors.UndefinedTable,
     sqlite3.OperationalError,
 )
+
+
+# Classes of errors whose message itself may say values: data exceptions and integrity constraint violations.
+_ABOUT_VALUES = ("22", "23")
 
 
 class TryAgain(Exception):
@@ -58,6 +63,25 @@ def translated(error: DBAPIError | PoolTimeout) -> Exception:
     if isinstance(cause, _UNREACHABLE):
         return _unreachable(cause)
     return error
+
+
+def say_no_values(context: ExceptionContext) -> None:
+    """Takes the values of rows out of an error of PostgreSQL before anybody logs or traces it.
+
+    They are in the detail that every violated constraint brings, and in the message about a value that is no such
+    thing; what is left says where. SQLite's errors have none.
+    """
+    cause, error = context.original_exception, context.sqlalchemy_exception
+    if not isinstance(cause, psycopg.Error) or cause.sqlstate is None:
+        return
+    said = cause.diag
+    message = said.message_primary or ""
+    if cause.sqlstate[:2] in _ABOUT_VALUES:
+        places = (said.schema_name, said.table_name, said.column_name, said.constraint_name)
+        message = f"{cause.sqlstate} at {'.'.join(filter(None, places)) or 'a parameter'}"
+    cause.args = (message,)
+    if error is not None:
+        error.args = (f"({type(cause).__name__}) {message}",)
 
 
 def waited_in_vain(error: DBAPIError) -> bool:

@@ -2,8 +2,9 @@
 
 A value is searched in these forms: as it is; as JSON and Python write it inside quotes, and as JSON inside JSON;
 percent-encoded, with whichever reserved characters are left alone; in hexadecimal digits; and in base64, standard and
-URL-safe, wherever in the encoded data it stands. Of a value of several lines each line of 8 characters or more is searched as well, because
-logs are read line by line. What a tool makes of a value beyond that (a digest, a part, the reverse) is not recognised.
+URL-safe, wherever in the encoded data it stands. Of a value of several lines each line of 8 characters or more is
+searched as well, because logs are read line by line. What others make of a value beyond that (a digest, a part, the
+reverse) is not recognised.
 """
 
 import json

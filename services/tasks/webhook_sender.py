@@ -7,12 +7,16 @@ from standardwebhooks import Webhook as Signer
 
 from services.chassis import retry_after
 from services.chassis.clock import Clock, SystemClock
+from services.chassis.egress import urls
 from services.chassis.egress.client import Answer, Egress
 from services.chassis.egress.errors import EgressFailed
+from services.chassis.redaction import Redaction
 from services.tasks.models.webhook import MAX_ERROR_LENGTH, Answered, Attempt
 
 TIMEOUT_SECONDS = 10.0
-_EXCERPT_BYTES = 500
+_EXCERPT_CHARACTERS = 500
+# So much is read of what an excerpt is made of: what is confidential is taken out of it before it is cut.
+_EXCERPT_BYTES = 8192
 _ASKS_FOR_TIME = (429, 503)
 
 
@@ -33,7 +37,7 @@ class WebhookSender:
                 "POST", attempt.url, headers=headers, body=body.encode(), timeout=TIMEOUT_SECONDS
             ) as answer:
                 status = answer.status
-                return await _judged(answer)
+                return await _judged(answer, Redaction(urls.confidential(answer.url)))
         except EgressFailed as failure:
             answered = "" if status is None else f"answered {status}, and then: "
             return Answered(status, f"{answered}{failure}"[:MAX_ERROR_LENGTH])
@@ -55,10 +59,10 @@ def _headers(attempt: Attempt, body: str, now: datetime) -> dict[str, str]:
     }
 
 
-async def _judged(answer: Answer) -> Answered:
+async def _judged(answer: Answer, url: Redaction) -> Answered:
     if 200 <= answer.status < 300:
         return Answered(answer.status)
-    words = await _excerpt(answer)
+    words = await _excerpt(answer, url)
     hint = ", and redirects are not followed" if 300 <= answer.status < 400 else ""
     error = f"answered {answer.status}{hint}{words and ': '}{words}"[:MAX_ERROR_LENGTH]
     seconds = None
@@ -67,11 +71,12 @@ async def _judged(answer: Answer) -> Answered:
     return Answered(answer.status, error, timedelta(seconds=seconds or 0))
 
 
-async def _excerpt(answer: Answer) -> str:
-    """The beginning of what the receiver says, in one line that any database keeps."""
+async def _excerpt(answer: Answer, url: Redaction) -> str:
+    """The beginning of what the receiver says, in one line that any database keeps, and without its URL's secrets."""
     try:
         beginning = await answer.read_beginning(_EXCERPT_BYTES)
     except EgressFailed:
         return ""
-    text = "".join(char if char.isprintable() else " " for char in beginning.decode(errors="replace"))
-    return " ".join(text.split())
+    told = url.clean(beginning.decode(errors="replace"))
+    text = "".join(char if char.isprintable() else " " for char in told)
+    return " ".join(text.split())[:_EXCERPT_CHARACTERS]

@@ -218,8 +218,10 @@ def callers(canaries: Canaries) -> None:
                     assert baton.call("POST", path, sent, token="").status_code in (400, 401)
         assert baton.call("GET", "/tasks", token=known[what][:-1]).status_code == 401
     bad = canaries.in_path("a bad token")
+    listing = {"jsonrpc": "2.0", "id": 1, "method": "tools/list"}
     for token in (bad, f"baton_{bad}", f"{bad}.{bad}.{bad}", f"{bad} {bad}", canaries.new("a strange token")):
-        assert baton.call("GET", "/tasks", token=token).status_code == 401
+        for method, path, body in (("GET", "/tasks", None), ("GET", "/feed:watch", None), ("POST", "/mcp", listing)):
+            assert baton.call(method, path, body, token=token).status_code == 401
     for scheme in ("Basic", "Bearer,", ""):
         assert baton.call("GET", "/tasks", token="", Authorization=f"{scheme} {bad}".strip()).status_code == 401
 
@@ -347,10 +349,10 @@ def look_around(baton: Baton) -> None:
     """Everything that can be read without naming anything, page by page."""
     for method in METHODS.values():
         for verb, path, _ in method.rules():
-            if verb == "GET" and "{" not in path:
-                more = "?limit=200" if "limit" in method.descriptor.input_type.fields_by_name else ""
+            if verb == "GET" and "{" not in path and not method.policy.HasField("event_stream"):
+                more = "?limit=200" if {"limit", "cursor"} <= set(method.descriptor.input_type.fields_by_name) else ""
                 answer = baton.call("GET", path + more)
-                while more and answer.ok and path != "/audit.csv" and "next_cursor" in answer.text:
+                while more and answer.ok and "next_cursor" in answer.text:
                     cursor = answer.json().get("next_cursor")
                     if not cursor:
                         break
@@ -369,7 +371,7 @@ def check(canaries: Canaries, receiver: Receiver, tables: Mapping[str, bytes]) -
     assert not odd, "\n".join(f"{what}: {place}" for what, place in odd)
     marked = {place for place, content in (told | baton.answers | tables).items() if MARK.encode() in content}
     assert marked >= {
-        "worker.log", "OTLP", "GET /runs", "GET /runs.csv", "GET /audit", "GET /audit.csv",
+        "worker.log", "OTLP", "GET /runs", "GET /runs.csv", "GET /audit",
         "GET /webhooks/{id}/deliveries", "GET /runs/{id}/steps", "tasks.run_steps.output", "tasks.run_steps.error",
         "tasks.run_history.error", "tasks.webhook_deliveries.last_error", "tasks.tools.description",
         "sessions.audit_entries.after",

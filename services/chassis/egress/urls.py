@@ -1,6 +1,7 @@
 """The text of a URL, read strictly and in one way only: what is judged is what is connected to."""
 
 import re
+from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
 import httpx2
@@ -15,6 +16,7 @@ _AUTHORITY = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[^\[\]:@%]+)(?::(?P<port>[0-9]{1
 _LABEL = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
 _NAME = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
 _MAX_NAME_LENGTH = 253
+_SHORTEST_SECRET = 8
 # Whatever ends like this is a number to the system's resolver: 127.1, 2130706433, 0x7f.1.
 _NUMBER = re.compile(r"(?:.*\.)?(?:[0-9]+|0x[0-9a-f]*)")
 
@@ -51,6 +53,18 @@ def host_of(url: httpx2.URL) -> str:
 def port_of(url: httpx2.URL) -> int:
     """The port, which is the scheme's own when the URL names none."""
     return url.port or _DEFAULT_PORTS[url.scheme]
+
+
+def origin(url: httpx2.URL) -> str:
+    """Scheme, host and port: what may be told of a URL whose rest may be all that lets somebody in."""
+    return f"{url.scheme}://{url.netloc.decode('ascii')}"
+
+
+def confidential(url: httpx2.URL) -> Iterator[str]:
+    """The parts of a URL's path and query that are long enough to be what lets somebody in."""
+    for part in (*url.path.split("/"), *url.params.values()):
+        if len(part) >= _SHORTEST_SECRET:
+            yield part
 
 
 def is_host(host: str) -> bool:

@@ -21,7 +21,7 @@ from starlette.types import Message
 from services.chassis.auth import TokenExchange
 from services.gateway.body import MAX_BODY_BYTES, parse_json, read_bytes
 from services.gateway.clients import while_connected
-from services.gateway.credentials import access_token
+from services.gateway.credentials import checked_access_token
 from services.gateway.mcp.calls import Visit, perform
 from services.gateway.mcp.catalogue import Tool
 from services.gateway.mcp.messages import check_message, name_faulty_params
@@ -45,7 +45,7 @@ def mcp_endpoint(tools: Mapping[str, Tool], exchange: TokenExchange, version: st
     logging.getLogger("mcp.server").setLevel(logging.WARNING)
 
     async def serve(request: Request, values: Values) -> Response:
-        token = await access_token(request, exchange)
+        token = await checked_access_token(request, exchange)
         body = await read_bytes(request)
         # What REST would not take, such as a name given twice, the library might read over.
         check_message(parse_json(body, request.headers))

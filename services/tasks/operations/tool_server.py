@@ -4,11 +4,13 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+import httpx2
 from sqlalchemy import Connection
 
 from services.chassis import outbox
 from services.chassis.call import Caller
 from services.chassis.clock import Clock
+from services.chassis.egress import urls
 from services.chassis.errors import InvalidArgument
 from services.tasks.errors import (
     ToolServerInUse,
@@ -123,7 +125,8 @@ def audit_server(
     *,
     request_id: str = "",
 ) -> None:
-    """Publishes what an agent has changed of a server; of values of `env` no more than that they are others."""
+    """Publishes what an agent has changed of a server; of values of `env`, and of what a URL has behind its origin,
+    no more than that they are others."""
     server = after or before
     assert server is not None
     was, is_now = _audited(before), _audited(after)
@@ -148,7 +151,8 @@ def _audited(server: ToolServer | None) -> dict[str, Any]:
 def _told(values: dict[str, Any], changed: list[str], server: ToolServer | None) -> dict[str, Any] | None:
     if server is None:
         return None
-    return {name: server.masked().env if name == "env" else values[name] for name in changed}
+    told = values | {"env": server.masked().env, "url": urls.origin(httpx2.URL(server.url)) if server.url else ""}
+    return {name: told[name] for name in changed}
 
 
 def _require_faultless(server: NewToolServer) -> None:

@@ -13,6 +13,7 @@ from sqlalchemy import Connection
 from services.chassis import outbox
 from services.chassis.call import Caller
 from services.chassis.clock import Clock
+from services.chassis.egress import urls
 from services.chassis.egress.guard import Guard
 from services.chassis.errors import InvalidArgument, Violation
 from services.chassis.ids import new_id
@@ -165,9 +166,8 @@ def new_secret() -> str:
 
 def _audited(webhook: Webhook) -> dict[str, Any]:
     """What is told of a webhook: of its URL only the origin, for the rest is what some receivers let in by."""
-    url = httpx2.URL(webhook.url)
     return {
-        "origin": f"{url.scheme}://{url.netloc.decode('ascii')}",
+        "origin": urls.origin(httpx2.URL(webhook.url)),
         "topics": list(webhook.topics),
         "description": webhook.description,
         "enabled": webhook.enabled,

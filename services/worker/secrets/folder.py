@@ -10,12 +10,12 @@ from pathlib import Path
 from stat import S_ISREG
 from typing import Any, TypeVar
 
+from services.chassis.redaction import Redaction
 from services.pipeline.errors import TemplateError
 from services.pipeline.names import is_name
 from services.pipeline.revealing import read_text, refers_to_secrets, reveal
 from services.pipeline.secrets import NAME_RULE
 from services.worker.secrets.files import TOOLS_SUFFIX, NotUsable, Secret, read_tools, read_value
-from services.chassis.redaction import Redaction
 
 # Former values of each name that are still taken out of what is told: who was given one may tell it late.
 _FORMER_VALUES = 8

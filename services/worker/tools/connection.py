@@ -23,12 +23,12 @@ from mcp.types import (
 )
 from pydantic import TypeAdapter, ValidationError
 
+from services.chassis.redaction import Redaction
 from services.pipeline.errors import PipelineError, clip
 from services.worker.failures import InputNotValid, ToolFailed, ToolTimedOut
 from services.worker.limits import ProcessLimits
 from services.worker.secrets.files import SHORTEST_VALUE
 from services.worker.secrets.folder import Secrets
-from services.worker.secrets.redaction import Redaction
 from services.worker.tools.schemas import ToolSchemas
 from services.worker.tools.transports import Refusal, StandardError, noting_refusal, open_transport
 

@@ -5,17 +5,20 @@ import socket
 import sqlite3
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, select, text
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from sqlalchemy import Connection, insert, select, text
+from sqlalchemy.exc import DBAPIError
 
 from services.chassis.clock import Clock
 from services.chassis.database import Database
-from services.chassis.errors import Unavailable
+from services.chassis.errors import InvalidArgument, Unavailable
 from tests.integration.chassis import notes
 from tests.integration.chassis.conftest import OpenDatabase
 from tests.support.postgres import Postgres
@@ -50,6 +53,16 @@ async def test_who_loses_a_race_for_a_row_runs_again(database: Database, open_da
     await asyncio.gather(strict.transact(increment), strict.transact(increment))
     assert attempts == [0, 0, 1]
     assert await database.read(notes.read) == {1: "2"}
+
+
+@pytest.mark.parametrize("values", [{"id": 1, "text": None}, {"id": "confidential", "text": ""}])
+async def test_an_error_says_no_values(database: Database, values: dict[str, Any], spans: InMemorySpanExporter) -> None:
+    statement = insert(notes.table).values(**values, extra="confidential")
+    with pytest.raises((DBAPIError, InvalidArgument)) as raised:
+        await database.transact(lambda connection, clock: connection.execute(statement))
+    told = [*traceback.format_exception(raised.value), *(span.to_json() for span in spans.get_finished_spans())]
+    assert any("INSERT" in part for part in told)
+    assert not [part for part in told if "confidential" in part]
 
 
 @only_postgres
