@@ -25,6 +25,10 @@ _written: ContextVar[list[str] | None] = ContextVar("baton_audit_written", defau
 MAX_AUDITED_BYTES = 16 * 1024
 AGENT_WEBHOOK = "agent_webhook"
 """The topic of where agents are told of their runs."""
+USAGE = "usage"
+"""The topic of what runs have used."""
+BUDGET = "budget"
+"""The topic of who has used up what they may."""
 EVENT = "event"
 """The topic of domain events: what happened, for tasks and webhooks that wait to hear of it."""
 

@@ -46,6 +46,24 @@ class PromptNotFound(NotFound):
         super().__init__(f"prompt {prompt_id} not found", reason="PROMPT_NOT_FOUND", metadata={"prompt_id": prompt_id})
 
 
+class BudgetNotFound(NotFound):
+    """No budget has this id, or none any more."""
+
+    def __init__(self, budget_id: str) -> None:
+        super().__init__(f"budget {budget_id} not found", reason="BUDGET_NOT_FOUND", metadata={"budget_id": budget_id})
+
+
+class BudgetExists(AlreadyExists):
+    """The agent or session has such a budget already."""
+
+    def __init__(self, metric: str, period: str) -> None:
+        super().__init__(
+            f"there is a budget of {metric} for the period {period} already: change its limits",
+            reason="BUDGET_EXISTS",
+            metadata={"metric": metric, "period": period},
+        )
+
+
 class AgentArchived(FailedPrecondition):
     """The agent is archived, and nothing about it changes any more."""
 

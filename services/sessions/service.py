@@ -13,6 +13,8 @@ from baton.sessions.v1 import (
     agent_service_pb2_grpc,
     audit_service_pb2,
     audit_service_pb2_grpc,
+    budget_service_pb2,
+    budget_service_pb2_grpc,
     chat_service_pb2,
     chat_service_pb2_grpc,
     credential_service_pb2,
@@ -27,6 +29,8 @@ from baton.sessions.v1 import (
     prompt_service_pb2_grpc,
     session_service_pb2,
     session_service_pb2_grpc,
+    usage_service_pb2,
+    usage_service_pb2_grpc,
 )
 from sqlalchemy import select
 
@@ -41,7 +45,7 @@ from services.chassis.errors import ServiceError
 from services.chassis.idempotency import Idempotency
 from services.chassis.inbox import InboxServicer
 from services.chassis.listener import CONNECTION_SECONDS, Listener
-from services.chassis.outbox import AGENT_WEBHOOK, AUDIT, EVENT
+from services.chassis.outbox import AGENT_WEBHOOK, AUDIT, BUDGET, EVENT, USAGE
 from services.chassis.paging import Cursors
 from services.chassis.peers import Peers
 from services.chassis.policy import policies
@@ -54,10 +58,12 @@ from services.sessions.keys import ensure_audit_key, ensure_keys
 from services.sessions.last_used import LastUsed
 from services.sessions.log_retention import MAX_DAYS, LogRetention
 from services.sessions.operations.audit import take_actions
+from services.sessions.operations.usage import take_usage
 from services.sessions.pruning import Pruning
 from services.sessions.servicer.agent import AgentServicer
 from services.sessions.servicer.audit import AuditServicer
 from services.sessions.servicer.auth import AuthServicer
+from services.sessions.servicer.budget import BudgetServicer
 from services.sessions.servicer.chat import ChatServicer
 from services.sessions.servicer.credential import CredentialServicer
 from services.sessions.servicer.feed import FeedServicer
@@ -65,6 +71,7 @@ from services.sessions.servicer.log import LogServicer
 from services.sessions.servicer.orchestrator import OrchestratorServicer
 from services.sessions.servicer.prompt import PromptServicer
 from services.sessions.servicer.session import SessionServicer
+from services.sessions.servicer.usage import UsageServicer
 from services.sessions.store import tables
 
 SCHEMA = "sessions"
@@ -152,6 +159,8 @@ def build(settings: Settings, clock: Clock | None = None) -> Service:
         chat_service_pb2.DESCRIPTOR,
         feed_service_pb2.DESCRIPTOR,
         session_service_pb2.DESCRIPTOR,
+        usage_service_pb2.DESCRIPTOR,
+        budget_service_pb2.DESCRIPTOR,
         inbox_service_pb2.DESCRIPTOR,
     )
     server = create_server(policies(contract), Verifier(settings.jwks_file, clock or SystemClock()))
@@ -178,13 +187,16 @@ def build(settings: Settings, clock: Clock | None = None) -> Service:
     session_service_pb2_grpc.add_SessionServiceServicer_to_server(
         SessionServicer(database, idempotency, cursors, retention), server
     )
+    usage_service_pb2_grpc.add_UsageServiceServicer_to_server(UsageServicer(database, idempotency, cursors), server)
+    budget_service_pb2_grpc.add_BudgetServiceServicer_to_server(BudgetServicer(database, idempotency, cursors), server)
     take_audit = partial(take_actions, key=audit_key)
-    inbox_service_pb2_grpc.add_InboxServiceServicer_to_server(InboxServicer(database, {AUDIT: take_audit}), server)
+    inbox = InboxServicer(database, {AUDIT: take_audit, USAGE: take_usage})
+    inbox_service_pb2_grpc.add_InboxServiceServicer_to_server(inbox, server)
     peers, told_relays = None, {}
     if settings.tasks_address:
         peers = Peers(settings.services_token_file, settings.listen)
         tell = to_inbox(peers.channel(settings.tasks_address), SCHEMA)
-        told_relays = {topic: Relay(database, tables.outbox, topic, tell) for topic in (AGENT_WEBHOOK, EVENT)}
+        told_relays = {topic: Relay(database, tables.outbox, topic, tell) for topic in (AGENT_WEBHOOK, BUDGET, EVENT)}
     return Service(
         server=server,
         database=database,

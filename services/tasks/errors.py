@@ -1,6 +1,7 @@
 """What can go wrong in the tasks context, one class per fact."""
 
 from collections.abc import Collection, Mapping
+from datetime import datetime
 
 from services.chassis.errors import (
     AlreadyExists,
@@ -280,6 +281,17 @@ class LeaseLost(FailedPrecondition):
     def __init__(self, run_id: str) -> None:
         super().__init__(
             f"run {run_id} is not held under this lease any more", reason="LEASE_LOST", metadata={"run_id": run_id}
+        )
+
+
+class BudgetExceeded(ResourceExhausted):
+    """An agent leases work whose budget is used up."""
+
+    def __init__(self, reason: str, until: datetime | None, now: datetime) -> None:
+        super().__init__(
+            f"no more work for this agent: {reason}; wait for the next period, or have its limit raised",
+            reason="BUDGET_EXCEEDED",
+            retry_after=max(1.0, (until - now).total_seconds()) if until else 60.0,
         )
 
 

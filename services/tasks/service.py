@@ -1,7 +1,7 @@
 """The tasks service, put together."""
 
 import zoneinfo
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 
 import grpc
@@ -45,7 +45,7 @@ from services.chassis.idempotency import Idempotency
 from services.chassis.ids import is_uuid, stored_id
 from services.chassis.inbox import InboxServicer
 from services.chassis.listener import CONNECTION_SECONDS, Listener
-from services.chassis.outbox import AGENT_WEBHOOK, AUDIT, EVENT
+from services.chassis.outbox import AGENT_WEBHOOK, AUDIT, BUDGET, EVENT, USAGE
 from services.chassis.paging import Cursors
 from services.chassis.peers import Peers
 from services.chassis.policy import policies
@@ -62,6 +62,7 @@ from services.tasks.expiry import Expiry
 from services.tasks.housekeeping import MonthMaker, Retention
 from services.tasks.models.schedule import is_timezone
 from services.tasks.operations.agent_webhook import take_agent_webhooks
+from services.tasks.operations.budget import take_budgets
 from services.tasks.operations.told_event import take_events
 from services.tasks.servicer.approval import ApprovalServicer
 from services.tasks.servicer.event import EventServicer
@@ -114,8 +115,8 @@ class Service:
     """None when the operator has no such file."""
     peers: Peers | None
     """None when no other service is named."""
-    audit_relay: Relay | None
-    """None when nobody is named who keeps the audit."""
+    relays: Mapping[str, Relay]
+    """What the sessions service is told of, by topic; empty when it is not named."""
 
     def background(self) -> Sequence[Coroutine[None, None, None]]:
         """The loops that run beside the server."""
@@ -125,9 +126,8 @@ class Service:
         stream = [loops.forever("stream", self.stream.step, timeout=120)] if self.stream else []
         file = self.tool_servers_file
         tool_servers = [loops.forever("tool-servers-file", file.step, timeout=30)] if file else []
-        relays = [loops.forever("audit", self.audit_relay.step, timeout=30)] if self.audit_relay else []
         return (
-            *relays,
+            *(loops.forever(topic, relay.step, timeout=30) for topic, relay in self.relays.items()),
             *stream,
             *tool_servers,
             *listening,
@@ -223,7 +223,7 @@ def build(settings: Settings, clock: Clock | None = None) -> Service:
     webhook_service_pb2_grpc.add_WebhookServiceServicer_to_server(
         WebhookServicer(database, idempotency, cursors, guard), server
     )
-    inbox = InboxServicer(database, {EVENT: take_events, AGENT_WEBHOOK: take_agent_webhooks})
+    inbox = InboxServicer(database, {EVENT: take_events, AGENT_WEBHOOK: take_agent_webhooks, BUDGET: take_budgets})
     inbox_service_pb2_grpc.add_InboxServiceServicer_to_server(inbox, server)
     probe_service_pb2_grpc.add_ProbeServiceServicer_to_server(ProbeServicer(database, work_wakeup), server)
     scheduler, reaper = Scheduler(database, work_wakeup, clock), Reaper(database, work_wakeup)
@@ -231,11 +231,11 @@ def build(settings: Settings, clock: Clock | None = None) -> Service:
     month_maker = MonthMaker(database) if database.is_postgres else None
     retention = Retention(database, settings.retention_days) if settings.retention_days else None
     tool_servers = ToolServersFile(settings.tool_servers_file, database) if settings.tool_servers_file else None
-    peers = audit_relay = None
+    peers, relays = None, {}
     if settings.sessions_address:
         peers = Peers(settings.services_token_file, settings.sessions_address)
-        keeper = to_inbox(peers.channel(settings.sessions_address), SCHEMA)
-        audit_relay = Relay(database, outbox, AUDIT, keeper)
+        tell = to_inbox(peers.channel(settings.sessions_address), SCHEMA)
+        relays = {topic: Relay(database, outbox, topic, tell) for topic in (AUDIT, USAGE)}
     return Service(
         server=server,
         database=database,
@@ -253,7 +253,7 @@ def build(settings: Settings, clock: Clock | None = None) -> Service:
         stream=StreamConsumer(database, source, work_wakeup, dispatch_wakeup) if source else None,
         tool_servers_file=tool_servers,
         peers=peers,
-        audit_relay=audit_relay,
+        relays=relays,
     )
 
 

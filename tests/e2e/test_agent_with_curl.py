@@ -1,5 +1,6 @@
 """The agent of docs/agents.md, as it stands there: bash and curl, against all of Baton."""
 
+import json
 import os
 import shutil
 import signal
@@ -113,7 +114,9 @@ StartAgent = Callable[..., Agent]
 def test_work_is_handed_over_as_shown(baton: Baton, tmp_path: Path) -> None:
     setup = blocks(section("A five-minute tour"), "sh")[0]
     outputs = run_blocks([setup, *blocks(DOCUMENT, "sh")], baton, tmp_path)
-    assert outputs == ["", "", "", "queued\nTell Ann that the report is ready\n"]
+    *before, notified = outputs
+    assert before == ["", "", "", "queued\nTell Ann that the report is ready\n"]
+    assert json.loads(notified)["status"] == "pending"
     mailer = (tmp_path / "mailer-token").read_text().strip()
     (leased,) = baton.call("POST", "/runs:lease", {}, token=mailer).json()["runs"]
     assert leased["payload"]["params"]["data"] == {"to": "ann", "text": "It is ready"}

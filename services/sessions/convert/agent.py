@@ -10,7 +10,8 @@ from services.chassis.ids import stored_id
 from services.chassis.structs import from_struct, to_struct
 from services.chassis.timestamps import to_timestamp
 from services.sessions.convert.enums import from_enum, to_enum
-from services.sessions.models.agent import Agent, AgentFilter, AgentStatus, NewAgent, Usage
+from services.sessions.models.agent import Agent, AgentFilter, AgentStatus, NewAgent
+from services.sessions.models.usage import Amounts, NewCall
 
 DEFAULT_ORCHESTRATOR_NAME = "orchestrator"
 _Text = Literal["role", "model", "system_prompt", "working_dir", "git_worktree"]
@@ -74,9 +75,12 @@ def agent_status(request: pb.SetAgentStatusRequest) -> AgentStatus:
     return from_enum(AgentStatus, agent_pb2.AgentStatus, request.status)
 
 
-def usage(request: pb.AddAgentUsageRequest) -> Usage:
-    """What was used."""
-    return Usage(request.input_tokens, request.output_tokens, request.cost_microusd)
+def usage(request: pb.AddAgentUsageRequest) -> NewCall:
+    """What was used, as one call."""
+    amounts = Amounts(
+        input_tokens=request.input_tokens, output_tokens=request.output_tokens, cost_microusd=request.cost_microusd
+    )
+    return NewCall(agent_id=stored_id(request.agent_id), amounts=amounts)
 
 
 def agent_filter(request: pb.ListAgentsRequest) -> AgentFilter:

@@ -110,15 +110,6 @@ class Holder:
 
 
 @dataclass(frozen=True)
-class Usage:
-    """What an agent has used since it last said so."""
-
-    input_tokens: int
-    output_tokens: int
-    cost_microusd: int
-
-
-@dataclass(frozen=True)
 class AgentFilter:
     """Which agents are wanted; what is empty lets all through."""
 

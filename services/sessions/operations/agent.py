@@ -20,7 +20,7 @@ from services.sessions.errors import (
     AgentStatusIllegal,
     AgentVersionMismatch,
 )
-from services.sessions.models.agent import SYSTEM_ID, Agent, AgentStatus, NewAgent, Usage, merged
+from services.sessions.models.agent import SYSTEM_ID, Agent, AgentStatus, NewAgent, merged
 from services.sessions.operations import agent_faults
 from services.sessions.operations.agent_audit import agent_told, audit, audit_change
 from services.sessions.operations.holding import check_held, check_speaks_for
@@ -171,16 +171,6 @@ def set_status(
         note=note,
         request_id=request_id,
     )
-
-
-def add_usage(connection: Connection, agent_id: str, usage: Usage, caller: Caller, clock: Clock) -> Agent:
-    """Adds to what an agent has used. Raises ScopeMissing, AgentNotFound or AgentArchived."""
-    check_speaks_for(caller, agent_id)
-    agent = store.add_usage(connection, agent_id=agent_id, usage=usage, now=clock.now())
-    if agent is None:
-        get_agent(connection, agent_id=agent_id)
-        raise AgentArchived(agent_id)
-    return agent
 
 
 def archive_agent(

@@ -9,7 +9,7 @@ from sqlalchemy import Connection
 from services.chassis import outbox
 from services.chassis.clock import EPOCH, Clock
 from services.sessions.models.feed import FeedSource
-from services.sessions.store import agent_log, positions, prompt, tables
+from services.sessions.store import agent_log, positions, prompt, tables, usage
 
 BATCH = 1000
 _ACTOR = "baton.retention"
@@ -26,6 +26,7 @@ KINDS: Mapping[str, Prune] = {
     "system_logs": _of(FeedSource.SYSTEM_LOG),
     "chat_messages": _of(FeedSource.ORCHESTRATOR_CHAT),
     "prompts": lambda connection, cutoff: prompt.delete_oldest(connection, before=cutoff, limit=BATCH),
+    "usage": lambda connection, cutoff: usage.delete_oldest(connection, before=cutoff, limit=BATCH),
     # Last: only those are forgotten that have no entries any more.
     "agent_log_heads": lambda connection, cutoff: agent_log.delete_unused_heads(connection, before=cutoff, limit=BATCH),
 }

@@ -17,6 +17,7 @@ from services.chassis.ids import stored_id
 from services.chassis.paging import Cursors, page_limit
 from services.sessions.convert import agent as convert
 from services.sessions.operations import agent as operations
+from services.sessions.operations.usage import record_usage
 from services.sessions.servicer.token import TokenMethods
 from services.sessions.store import agent as store
 
@@ -105,10 +106,11 @@ class AgentServicer(TokenMethods, rpc.AgentServiceServicer):
         return await self._idempotency.once(request, pb.SetAgentStatusResponse, change)
 
     async def AddAgentUsage(self, request: pb.AddAgentUsageRequest, context: _Context) -> pb.AddAgentUsageResponse:
-        agent_id, used, reporter = stored_id(request.agent_id), convert.usage(request), caller()
+        used, reporter = convert.usage(request), caller()
 
         def add(connection: Connection, clock: Clock) -> pb.AddAgentUsageResponse:
-            agent = operations.add_usage(connection, agent_id, used, reporter, clock)
+            record_usage(connection, [used], reporter, clock)
+            agent = operations.get_agent(connection, agent_id=used.agent_id)
             return pb.AddAgentUsageResponse(agent=convert.agent_message(agent))
 
         return await self._idempotency.once(request, pb.AddAgentUsageResponse, add)

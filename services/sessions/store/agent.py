@@ -11,13 +11,15 @@ from sqlalchemy.exc import IntegrityError
 
 from services.chassis.any_case import in_any_case
 from services.chassis.upsert import upsert
-from services.sessions.models.agent import Agent, AgentFilter, AgentStatus, Holder, Usage
+from services.sessions.models.agent import Agent, AgentFilter, AgentStatus, Holder
+from services.sessions.models.usage import Amounts
 from services.sessions.store.tables import agents
 
 HOLDER = (agents.c.id, agents.c.scopes, agents.c.role, agents.c.archived_at)
 """What a holder is made of: prompts and metadata may be large, and are not read for every token."""
 # Set when the agent is created, or by statements of their own.
 _KEPT = ("id", "created_at", "is_orchestrator", "input_tokens", "output_tokens", "cost_microusd")
+_USED = ("input_tokens", "output_tokens", "cost_microusd")
 
 
 def insert_unless_taken(connection: Connection, agent: Agent) -> bool:
@@ -67,18 +69,10 @@ def save(connection: Connection, agent: Agent) -> bool:
     return True
 
 
-def add_usage(connection: Connection, *, agent_id: str, usage: Usage, now: datetime) -> Agent | None:
-    """Adds to what an agent has used, in one statement, so that nothing is lost.
-
-    None when it is archived, or there is no such agent.
-    """
-    wanted = (agents.c.id == agent_id, agents.c.archived_at.is_(None))
-    added = {name: agents.c[name] + amount for name, amount in asdict(usage).items()}
-    return _agent(
-        connection.execute(
-            update(agents).where(*wanted).values(**added, updated_at=now).returning(agents)
-        ).one_or_none()
-    )
+def add_usage(connection: Connection, *, agent_id: str, used: Amounts, now: datetime) -> None:
+    """Adds to what an agent has used, in one statement, so that nothing is lost."""
+    added = {name: agents.c[name] + getattr(used, name) for name in _USED}
+    connection.execute(update(agents).where(agents.c.id == agent_id).values(**added, updated_at=now))
 
 
 def list_agents(

@@ -1,6 +1,6 @@
 """Sessions, as rows."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from typing import Any
@@ -55,6 +55,22 @@ def lock_due(connection: Connection, *, now: datetime, silent_since: datetime | 
 def _lock_some(connection: Connection, condition: ColumnElement[bool], limit: int) -> list[Session]:
     query = select(sessions).where(is_open, condition).limit(limit).with_for_update(skip_locked=True)
     return [_session(row) for row in connection.execute(query)]
+
+
+def existing(connection: Connection, session_ids: Collection[str]) -> set[str]:
+    """Those of the sessions that there are."""
+    return set(connection.execute(select(sessions.c.id).where(sessions.c.id.in_(session_ids))).scalars())
+
+
+def open_about(connection: Connection, task_ids: Collection[str]) -> dict[str, str]:
+    """The newest session about each task that has not ended, by the task."""
+    if not task_ids:
+        return {}
+    query = select(sessions.c.task_id, func.max(sessions.c.created_at).label("created_at"))
+    newest = query.where(sessions.c.task_id.in_(task_ids), is_open).group_by(sessions.c.task_id).subquery()
+    same = (sessions.c.task_id == newest.c.task_id) & (sessions.c.created_at == newest.c.created_at)
+    found = connection.execute(select(sessions.c.task_id, sessions.c.id).join(newest, same))
+    return {row.task_id: row.id for row in found}
 
 
 def list_sessions(

@@ -1,5 +1,7 @@
 """The tables of the sessions context."""
 
+from typing import Any
+
 from sqlalchemy import (
     BigInteger,
     Boolean,
@@ -259,9 +261,9 @@ agent_log_heads = Table(
 )
 
 
-def _index_where(condition: str, name: str, *columns: str) -> Index:
+def _index_where(condition: str, name: str, *columns: str, unique: bool = False) -> Index:
     """An index of some rows only."""
-    return Index(name, *columns, postgresql_where=text(condition), sqlite_where=text(condition))
+    return Index(name, *columns, unique=unique, postgresql_where=text(condition), sqlite_where=text(condition))
 
 
 # That the agent is there is known from `agent_log_heads`: a foreign key would look for it again for every entry.
@@ -368,4 +370,70 @@ prompts = Table(
     Index("ix_prompts_task_slug", "task_slug", "id"),
     _index_where("session_id <> ''", "ix_prompts_session_id", "session_id", "id"),
     Index("ix_prompts_timestamp", "timestamp"),
+)
+
+
+def _amounts() -> list[Column[Any]]:
+    """What is counted of a call, or of many."""
+    names = ("input_tokens", "output_tokens", "cached_tokens", "cost_microusd", "tool_calls", "wall_time_ms")
+    return [Column(name, BigInteger, nullable=False) for name in names]
+
+
+NO_SESSION = "00000000-0000-0000-0000-000000000000"
+"""Stands in `usage_days` for none."""
+
+# That the agent is there was seen when its own sums were added to.
+usage_calls = Table(
+    "usage_calls",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("agent_id", Id, nullable=False),
+    Column("session_id", Id),
+    Column("run_id", Id),
+    Column("model", String(100), nullable=False),
+    *_amounts(),
+    Column("occurred_at", Timestamp, nullable=False),
+    Column("recorded_by", Id, nullable=False),
+    # One for each filter, newest first.
+    Index("ix_usage_calls_agent_id", "agent_id", "id"),
+    Index("ix_usage_calls_model", "model", "id"),
+    _index_where("session_id IS NOT NULL", "ix_usage_calls_session_id", "session_id", "id"),
+    _index_where("run_id IS NOT NULL", "ix_usage_calls_run_id", "run_id", "id"),
+)
+
+# The sums, which outlive the calls.
+usage_days = Table(
+    "usage_days",
+    metadata,
+    Column("day", String(10), primary_key=True),
+    Column("agent_id", Id, primary_key=True),
+    Column("session_id", Id, primary_key=True),
+    Column("model", String(100), primary_key=True),
+    Column("calls", BigInteger, nullable=False),
+    *_amounts(),
+    Index("ix_usage_days_agent_id", "agent_id", "day"),
+    Index("ix_usage_days_session_id", "session_id", "day"),
+)
+
+budgets = Table(
+    "budgets",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("agent_id", Id, ForeignKey("agents.id")),
+    Column("session_id", Id, ForeignKey("sessions.id")),
+    Column("metric", String(16), nullable=False),
+    Column("period", String(8), nullable=False),
+    Column("soft_limit", BigInteger),
+    Column("hard_limit", BigInteger),
+    Column("used", BigInteger, nullable=False),
+    Column("period_start", Timestamp, nullable=False),
+    Column("created_by", Id, nullable=False),
+    Column("created_at", Timestamp, nullable=False),
+    Column("updated_at", Timestamp, nullable=False),
+    CheckConstraint("(agent_id IS NULL) <> (session_id IS NULL)", name="subject"),
+    CheckConstraint("metric IN ('tokens', 'cost_microusd', 'tool_calls', 'wall_time_ms')", name="metric"),
+    CheckConstraint("period IN ('total', 'day', 'month')", name="period"),
+    CheckConstraint("soft_limit IS NOT NULL OR hard_limit IS NOT NULL", name="limits"),
+    _index_where("agent_id IS NOT NULL", "uq_budgets_agent_id", "agent_id", "metric", "period", unique=True),
+    _index_where("session_id IS NOT NULL", "uq_budgets_session_id", "session_id", "metric", "period", unique=True),
 )

@@ -59,6 +59,7 @@ class ErrorClass(StrEnum):
     CANCELED = "canceled"
     REPORTED = "reported"
     APPROVAL_REJECTED = "approval_rejected"
+    BUDGET_EXCEEDED = "budget_exceeded"
 
 
 RETRYABLE = frozenset({ErrorClass.TOOL, ErrorClass.TOOL_TIMEOUT, ErrorClass.INTERNAL})

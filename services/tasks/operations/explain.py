@@ -11,7 +11,7 @@ from services.tasks.errors import RunNotFound, TaskNotFound
 from services.tasks.models.blocker import Blocker, Explanation, TaskExplanation
 from services.tasks.models.condition import Evaluation
 from services.tasks.models.occurrence import Occurrence, Outcome
-from services.tasks.models.run import RunStatus
+from services.tasks.models.run import ErrorClass, RunStatus
 from services.tasks.models.schedule import ScheduleFault, parse_schedule
 from services.tasks.models.task import Overlap, ScheduleKind, Task, TaskStatus
 from services.tasks.operations.approval import get_approval
@@ -137,6 +137,13 @@ def _waiting_blockers(connection: Connection, run: Row[Any], now: datetime) -> I
 
 def _not_due(run: Row[Any]) -> Blocker:
     evidence: dict[str, Any] = {"due_at": _text(run.due_at)}
+    if run.error is not None and run.error["class"] == ErrorClass.BUDGET_EXCEEDED:
+        return Blocker(
+            "budget_exceeded",
+            f"it is kept back, and looked at again at {_text(run.due_at)}: {run.error['message']}",
+            evidence | {"error": run.error},
+            "raise the hard_limit: PATCH /budgets/{budget_id}; or wait until its period ends",
+        )
     if not run.retries or run.error is None:
         return Blocker("not_due", f"the run is not due before {_text(run.due_at)}", evidence)
     evidence |= {"retry": run.retries, "max_retries": run.max_retries, "error": run.error}

@@ -2,7 +2,7 @@
 
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -31,6 +31,7 @@ from services.tasks.models.run import (
     Succeeded,
 )
 from services.tasks.operations.approval import ask_of_step
+from services.tasks.operations.budget import tell_usage, within_budgets
 from services.tasks.store import claim as claim_store
 from services.tasks.store import lease as lease_store
 from services.tasks.store import step as step_store
@@ -42,6 +43,8 @@ from services.tasks.store.rows import error_from_json
 from services.tasks.store.step import add_steps
 
 RESCUE_BATCH = 500
+# How often one call looks for runs while all it finds are kept back by budgets.
+_LOOKS = 20
 _POISONED = RunError(
     ErrorClass.POISON, f"{MAX_CRASHES} workers died while they held this run", retryable=False, step_id=""
 )
@@ -127,12 +130,22 @@ def role_to_lease(caller: Caller, asked: str) -> str:
 
 
 def lease_runs(connection: Connection, *, worker_id: str, agent_id: str, role: str, limit: int, clock: Clock) -> Claim:
-    """Leases due runs of a role to a worker, most urgent first."""
-    # Unlike an id, the token must not be guessable, so it is random and not a UUIDv7.
-    token = str(uuid.uuid4())
-    return claim_store.claim(
-        connection, owner=worker_id, agent_id=agent_id, token=token, role=role, limit=limit, now=clock.now()
-    )
+    """Leases due runs of a role to a worker, most urgent first.
+
+    Raises BudgetExceeded when there are some, and the agent's own budget is used up.
+    """
+    for _ in range(_LOOKS):
+        # Unlike an id, the token must not be guessable, so it is random and not a UUIDv7.
+        token, now = str(uuid.uuid4()), clock.now()
+        claim = claim_store.claim(
+            connection, owner=worker_id, agent_id=agent_id, token=token, role=role, limit=limit, now=now
+        )
+        if not claim.any_blocked:
+            return claim
+        claim = replace(claim, runs=within_budgets(connection, claim.runs, agent_id, now), contended=True)
+        if claim.runs:
+            return claim
+    return claim
 
 
 def leave_runs(connection: Connection, leased: Sequence[LeasedRun]) -> None:
@@ -165,6 +178,7 @@ def report_runs(connection: Connection, reports: Sequence[RunReport], clock: Clo
     to_end = any(report.outcome is not None for report in reports)
     held = lease_store.lock_held(connection, [report.lease for report in reports], to_end=to_end)
     receipts, steps, ended, changes = [], [], [], _Changes()
+    worked = [(held[report.lease], report.steps) for report in reports if report.lease in held and report.steps]
     for report in reports:
         row = held.get(report.lease)
         receipts.append(Receipt(row is not None, row is not None and row.cancel_requested_at is not None))
@@ -177,6 +191,8 @@ def report_runs(connection: Connection, reports: Sequence[RunReport], clock: Clo
             _decide(changes, row, report, clock.now())
     if not add_steps(connection, steps):
         _require_own_places(connection, reports, receipts)
+    if worked and worked[0][0].any_counted:
+        tell_usage(connection, worked, clock)
     roles = changes.apply(connection, ended, clock.now()) if ended else set()
     return Reported(receipts, roles, changes.events)
 

@@ -36,6 +36,7 @@ from services.tasks.models.run import LEASE, Lease, LeasedRun, RunStep
 from services.tasks.store import approval as approval_store
 from services.tasks.store import batch
 from services.tasks.store.batch import per_engine
+from services.tasks.store.budget import ANY_BLOCKED
 from services.tasks.store.line import AGING, HAS_KEY, LINE, PRIORITIES, WAITS, hold_overtaken, is_in, settle, urgency
 from services.tasks.store.step import steps_of
 from services.tasks.store.tables import runs
@@ -51,6 +52,8 @@ class Claim:
     runs: list[LeasedRun]
     contended: bool
     """Whether others claim the same runs right now: then it is worth looking again soon."""
+    any_blocked: bool = False
+    """Whether some agent or task has used up a budget."""
 
 
 def claim(
@@ -80,7 +83,7 @@ def claim(
     runs_leased = (
         _leased_run(by_id[row.id], token, now + LEASE, steps[row.id], answers[row.id], row.agent_id) for row in due
     )
-    return Claim(list(runs_leased), contended)
+    return Claim(list(runs_leased), contended, bool(leased and leased[0].any_blocked))
 
 
 def unclaim(connection: Connection, leased: Sequence[LeasedRun]) -> None:
@@ -260,7 +263,7 @@ def _lease(for_postgres: bool) -> Any:
             started_at=func.coalesce(runs.c.started_at, now),
             updated_at=now,
         )
-        .returning(*_LEASED)
+        .returning(*_LEASED, ANY_BLOCKED)
     )
 
 

@@ -24,6 +24,7 @@ from services.chassis.database_errors import waited_in_vain
 from services.tasks.models.run import LEASE, ApprovalState, Lease, RunError, RunStatus
 from services.tasks.store import batch
 from services.tasks.store.batch import per_engine
+from services.tasks.store.budget import ANY_COUNTED
 from services.tasks.store.line import hold_free_lines_of, hold_lines_of
 from services.tasks.store.rows import error_to_json
 from services.tasks.store.tables import runs
@@ -179,7 +180,11 @@ _expired = (
 
 
 def _those(for_postgres: bool) -> Select[Any]:
-    return select(*HELD).where(batch.among(runs.c.id, for_postgres)).order_by(runs.c.id)
+    return (
+        select(*HELD, runs.c.task_id, runs.c.created_by, ANY_COUNTED)
+        .where(batch.among(runs.c.id, for_postgres))
+        .order_by(runs.c.id)
+    )
 
 
 _see = per_engine(_those)

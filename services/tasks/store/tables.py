@@ -253,6 +253,21 @@ runs = Table(
     _partial("ix_runs_reported_status", "reported_status", "id", where="reported_status IS NOT NULL"),
 )
 
+# Whose runs are kept back because a budget is used up, and of whose runs somebody wants to hear what they use: agents,
+# by whom runs are created or leased, and tasks. The sessions service says so, and `told_by` is its last message.
+budget_standings = Table(
+    "budget_standings",
+    metadata,
+    Column("kind", String(8), primary_key=True),
+    Column("subject_id", Id, primary_key=True),
+    Column("is_blocked", Boolean, nullable=False),
+    Column("blocked_until", Timestamp),
+    Column("is_counted", Boolean, nullable=False),
+    Column("reason", String(500), nullable=False),
+    Column("told_by", Id, nullable=False),
+    CheckConstraint("kind IN ('agent', 'task')", name="kind"),
+)
+
 # What is finished; append-only. On PostgreSQL one partition a month, by the time in the id; what happened before the
 # first month, or is said to happen after the last, is in run_history_before and run_history_after.
 run_history = Table(

@@ -10,6 +10,7 @@ from baton.api.v1.auth_service_pb2_grpc import AuthServiceStub
 from baton.sessions.v1.agent_pb2 import Agent
 from baton.sessions.v1.agent_service_pb2 import CreateAgentRequest, CreateTokenRequest, CreateTokenResponse
 from baton.sessions.v1.agent_service_pb2_grpc import AgentServiceStub
+from baton.sessions.v1.budget_service_pb2_grpc import BudgetServiceStub
 from baton.sessions.v1.chat_service_pb2_grpc import ChatServiceStub
 from baton.sessions.v1.credential_service_pb2_grpc import CredentialServiceStub
 from baton.sessions.v1.feed_service_pb2_grpc import FeedServiceStub
@@ -17,6 +18,7 @@ from baton.sessions.v1.log_service_pb2_grpc import LogServiceStub
 from baton.sessions.v1.orchestrator_service_pb2_grpc import OrchestratorServiceStub
 from baton.sessions.v1.prompt_service_pb2_grpc import PromptServiceStub
 from baton.sessions.v1.session_service_pb2_grpc import SessionServiceStub
+from baton.sessions.v1.usage_service_pb2_grpc import UsageServiceStub
 from grpc.aio import Channel
 from sqlalchemy import Table, func, select
 
@@ -77,6 +79,12 @@ class Sessions:
 
     def feed(self, scopes: Iterable[str] = ("admin",), agent_id: str | None = None) -> FeedServiceStub:
         return FeedServiceStub(self._channel_of(scopes, agent_id))
+
+    def usage(self, scopes: Iterable[str] = ("admin",), agent_id: str | None = None) -> UsageServiceStub:
+        return UsageServiceStub(self._channel_of(scopes, agent_id))
+
+    def budgets(self, scopes: Iterable[str] = ("admin",), agent_id: str | None = None) -> BudgetServiceStub:
+        return BudgetServiceStub(self._channel_of(scopes, agent_id))
 
     def lifecycle(self, agent_id: str | None = None, *scopes: str) -> SessionServiceStub:
         """Somebody who, by default, reads and writes sessions; no administrator."""

@@ -50,14 +50,14 @@ async def test_a_tool_tells_what_it_takes_and_answers_and_what_its_server_asks(t
     told = Tool(server="other", scopes=["tool:other"], timeout_seconds=1, enabled=True)
     told.MergeFrom(tool)
     await tasks.tools.ReportTools(ReportToolsRequest(server="time", tools=[told, Tool(address="time.then")]))
-    echo, publish, http, run, now, then = (await tasks.tools.ListTools(ListToolsRequest())).items
+    echo, publish, http, log, run, now, then = (await tasks.tools.ListTools(ListToolsRequest())).items
     tool.MergeFrom(Tool(server="time", scopes=["tool:clock"], timeout_seconds=7))
     assert now == tool
     assert not then.HasField("output_schema")
     assert (echo.address, echo.input_schema["type"]) == ("echo.test", "object")
     assert (http.address, list(http.input_schema["required"])) == ("http.request", ["url"])
     assert http.output_schema["required"] == ["status", "headers", "url"]
-    assert (list(publish.scopes), list(run.scopes)) == (["events:publish"], ["tasks:write"])
+    assert [list(one.scopes) for one in (publish, log, run)] == [["events:publish"], ["logs:write"], ["tasks:write"]]
     assert (echo.server, list(echo.scopes), echo.timeout_seconds, echo.enabled) == ("echo", [], 30, True)
 
 
