@@ -41,7 +41,7 @@ class Settings(DatabaseSettings):
         help="file with the token under which services call each other; its agent needs the scope messages:deliver",
     )
     log_retention_days: int = setting(
-        "BATON_LOG_RETENTION_DAYS", default=90, help="how long logs, prompts and chat are kept; 0 is for ever"
+        "BATON_LOG_RETENTION_DAYS", default=90, help="how long logs, prompts, chat and usage are kept; 0 is for ever"
     )
     session_retention_days: int = setting(
         "SESSION_RETENTION_DAYS",

@@ -73,6 +73,10 @@ class World:
     def obtained(self) -> Any:
         return self.post("/agents/auth/token", {"agent_id": self.secret_holder, "agent_secret": self.secret()}, "")
 
+    def budget(self) -> str:
+        body = {"agent_id": self.agent(["tasks:read"]), "metric": "tokens", "hard_limit": 5}
+        return str(self.post("/budgets", body)["id"])
+
     def session(self) -> str:
         return str(self.post("/sessions", {"agent_role": "planner"})["session_id"])
 
@@ -246,6 +250,13 @@ def calls(world: World) -> dict[str, Callable[[], REST]]:
             {"author": "engineer", "prompt_text": "do it"},
         ),
         "sessions.v1.ChatService.SendChatMessage": lambda: ("POST", "/orchestrator/chat", {"message": "hello"}),
+        "sessions.v1.BudgetService.CreateBudget": lambda: (
+            "POST",
+            "/budgets",
+            {"agent_id": world.agent(["tasks:read"]), "metric": "tokens", "hard_limit": 5},
+        ),
+        "sessions.v1.BudgetService.UpdateBudget": lambda: ("PATCH", f"/budgets/{world.budget()}", {"soft_limit": 4}),
+        "sessions.v1.BudgetService.DeleteBudget": lambda: ("DELETE", f"/budgets/{world.budget()}", None),
         "sessions.v1.AuditService.IngestAudit": lambda: (
             "POST",
             "/audit/ingest",

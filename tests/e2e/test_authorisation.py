@@ -48,8 +48,12 @@ OWN_RULE: Mapping[str, Mapping[str, Any]] = {
     "sessions.v1.AgentService.AddAgentUsage": {"input_tokens": 1},
 }
 """Methods for everybody with a token, with a good request to each."""
-ABOUT_THE_CALLER = {"sessions.v1.AgentService.WhoAmI"}
-"""Methods for everybody with a token, which tell nothing of anybody else."""
+ABOUT_THE_CALLER = {
+    "sessions.v1.AgentService.WhoAmI",
+    # Of another agent's calls it takes agents:admin, which is inside the list: see test_usage.
+    "sessions.v1.UsageService.RecordUsage",
+}
+"""Methods for everybody with a token, which are about the caller unless somebody else is named inside."""
 CREDENTIAL_IN_REQUEST = {
     # These answer who sends a token or a secret in the request itself: each bad one is refused alike, whoever sends it.
     "api.v1.AuthService.ExchangeToken",

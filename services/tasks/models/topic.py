@@ -8,10 +8,10 @@ place does not stand for: so nobody who waits for everything waits for the ends 
 import re
 
 MAX_LENGTH = 100
-RESERVED = ("agent", "approval", "run", "session", "task", "workflow")
+RESERVED = ("agent", "approval", "budget", "run", "session", "task", "workflow")
 """What Baton's own topics begin with: nobody else may publish them."""
 
-_TOLD_BY = {"sessions": ("agent", "session"), "workflows": ("workflow",)}
+_TOLD_BY = {"sessions": ("agent", "budget", "session"), "workflows": ("workflow",)}
 """Which of Baton's own topics other contexts tell of, by their first segment."""
 _SEGMENT = re.compile(r"[A-Za-z0-9_-]+")
 _ONE, _MORE = "*", "**"

@@ -7,6 +7,7 @@ from baton.api.v1 import annotations_pb2
 from baton.sessions.v1 import agent_service_pb2 as messages
 from baton.sessions.v1 import (
     audit_service_pb2,
+    budget_service_pb2,
     chat_service_pb2,
     credential_service_pb2,
     feed_service_pb2,
@@ -14,6 +15,7 @@ from baton.sessions.v1 import (
     orchestrator_service_pb2,
     prompt_service_pb2,
     session_service_pb2,
+    usage_service_pb2,
 )
 from baton.sessions.v1.agent_service_pb2_grpc import AgentServiceStub
 
@@ -67,6 +69,14 @@ NEEDED = {
     "ExportAuditEntries": "audit:read",
     "VerifyAudit": "audit:read",
     "IngestAudit": "logs:write",
+    "RecordUsage": "",
+    "ListUsage": "agents:read",
+    "SummarizeUsage": "agents:read",
+    "CreateBudget": "agents:admin",
+    "ListBudgets": "agents:read",
+    "GetBudget": "agents:read",
+    "UpdateBudget": "agents:admin",
+    "DeleteBudget": "agents:admin",
 }
 FILES = (
     messages,
@@ -78,6 +88,8 @@ FILES = (
     chat_service_pb2,
     feed_service_pb2,
     audit_service_pb2,
+    usage_service_pb2,
+    budget_service_pb2,
 )
 
 

@@ -91,7 +91,7 @@ async def test_what_is_over_its_budget_is_passed_over_and_others_are_not(tasks: 
     (run,) = await tasks.lease(limit=10)
     assert run.lease.run_id == next_in_line
     await tell(tasks, kind, blocked if kind == "agent" else task_id, blocked=False)
-    await tasks.finish(await _lease_of(tasks, next_in_line))
+    await tasks.finish(run.lease)
     tasks.clock.advance(seconds=ASKED_AGAIN.total_seconds())
     assert await leased(tasks) == [run_id]
     assert (await tasks.run(run_id)).attempt == 1
@@ -184,5 +184,5 @@ async def test_a_message_that_says_something_else_is_refused(tasks: Tasks, wrong
         "reason": "",
     }
     with pytest.raises(InvalidArgument):
-        await say(tasks, good | wrong)
+        await say(tasks, good | {"reason": ""} | wrong)
     assert await tasks.count(tables.budget_standings) == 0
