@@ -6,7 +6,7 @@ from typing import Any
 from jsonschema import Draft202012Validator
 
 from services.chassis.errors import InvalidArgument, Violation
-from services.workflows.models import Definition, State, Transition, TransitionKind
+from services.workflows.models.template import Definition, State, Transition, TransitionKind
 
 _NAME = {"type": "string", "pattern": r"^[a-z][a-z0-9_-]{0,63}\Z"}
 _NAME_OR_EMPTY = {"type": "string", "pattern": r"^([a-z][a-z0-9_-]{0,63})?\Z"}

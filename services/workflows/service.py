@@ -10,12 +10,12 @@ from services.chassis.clock import Clock, SystemClock
 from services.chassis.database import Database
 from services.chassis.policy import policies
 from services.chassis.server import create_server
-from services.workflows import operations
 from services.workflows.config import Settings
-from services.workflows.models import Definition
-from services.workflows.servicer import TemplateServicer
+from services.workflows.models.template import Definition
+from services.workflows.operations import template as operations
+from services.workflows.servicer.template import TemplateServicer
 from services.workflows.shipped import shipped_definitions
-from services.workflows.store import templates
+from services.workflows.store import template as templates
 
 SCHEMA = "workflows"
 

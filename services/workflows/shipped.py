@@ -5,7 +5,7 @@ from importlib.resources import files
 import yaml
 
 from services.workflows.definition import parse
-from services.workflows.models import Definition
+from services.workflows.models.template import Definition
 
 
 def shipped_definitions() -> tuple[Definition, ...]:

@@ -16,7 +16,7 @@ from baton.workflows.v1.template_service_pb2_grpc import TemplateServiceStub
 from sqlalchemy import func, select
 
 from services.chassis.errors import InvalidArgument, NotFound, PermissionDenied, ServiceError, Unauthenticated
-from services.workflows import operations
+from services.workflows.operations import template as operations
 from services.workflows.store import tables
 from tests.integration.workflows.running import Workflows
 from tests.support.grpc import channel_of

@@ -3,7 +3,7 @@
 from collections import Counter
 from itertools import pairwise
 
-from services.workflows.models import Definition, TransitionKind
+from services.workflows.models.template import Definition, TransitionKind
 from services.workflows.shipped import shipped_definitions
 
 OWNERS = {

@@ -7,7 +7,7 @@ import pytest
 
 from services.chassis.errors import InvalidArgument
 from services.workflows.definition import from_document, parse
-from services.workflows.models import State, Transition, TransitionKind
+from services.workflows.models.template import State, Transition, TransitionKind
 
 SMALL: dict[str, Any] = {
     "name": "small",

@@ -8,7 +8,7 @@ from sqlalchemy import Connection, select, tuple_
 
 from services.chassis.upsert import upsert
 from services.workflows.definition import from_document
-from services.workflows.models import Definition, Template
+from services.workflows.models.template import Definition, Template
 from services.workflows.store.tables import templates
 
 

@@ -1,4 +1,4 @@
-"""The RPCs of the workflows context: a message in, one rule, a message out."""
+"""TemplateService."""
 
 from typing import Any
 
@@ -6,7 +6,8 @@ from baton.workflows.v1 import template_service_pb2, template_service_pb2_grpc
 from grpc.aio import ServicerContext
 
 from services.chassis.database import Database
-from services.workflows import convert, operations
+from services.workflows.convert import template as convert
+from services.workflows.operations import template as operations
 
 _Context = ServicerContext[Any, Any]
 

@@ -1,4 +1,4 @@
-"""The rules about templates. Each runs inside one transaction."""
+"""The rules about templates."""
 
 from collections.abc import Iterable
 
@@ -6,8 +6,8 @@ from sqlalchemy import Connection
 
 from services.chassis.clock import Clock
 from services.workflows.errors import TemplateNotFound
-from services.workflows.models import Definition, Template
-from services.workflows.store import templates
+from services.workflows.models.template import Definition, Template
+from services.workflows.store import template as templates
 
 
 def get_template(connection: Connection, *, name: str, version: int | None) -> Template:

@@ -1,9 +1,9 @@
-"""Messages from models, and plain values from messages."""
+"""Templates, as messages."""
 
 from baton.workflows.v1 import template_pb2, template_service_pb2
 
 from services.chassis.timestamps import to_timestamp
-from services.workflows.models import State, Template, Transition
+from services.workflows.models.template import State, Template, Transition
 
 
 def version(request: template_service_pb2.GetTemplateRequest) -> int | None:

@@ -1,0 +1,1 @@
+"""Messages from models, and models from messages."""

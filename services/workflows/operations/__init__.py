@@ -1,0 +1,1 @@
+"""The rules of the workflows context. Each runs inside one transaction."""
