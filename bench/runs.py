@@ -84,7 +84,8 @@ def worker_process(address: str, token: str, concurrency: int) -> Iterator[None]
 async def work(address: str, concurrency: int) -> None:
     """The worker's process: works until it is ended."""
     async with channel_of(address, os.environ["BENCH_TOKEN"]) as channel:
-        await Worker(channel, channel, clock=SystemClock(), concurrency=concurrency).run(asyncio.Event().wait())  # type: ignore[arg-type]
+        worker = Worker(channel, channel, channel, clock=SystemClock(), concurrency=concurrency)
+        await worker.run(asyncio.Event().wait())  # type: ignore[arg-type]
 
 
 class Bench:

@@ -121,7 +121,7 @@ async def measure(pipeline: str, runs: int, concurrency: int, profiler: cProfile
         answer = await service.stdout.readline()  # type: ignore[union-attr]
 
     async with open_channel(address) as channel:
-        worker = Worker(channel, channel, clock=SystemClock(), concurrency=concurrency)
+        worker = Worker(channel, channel, channel, clock=SystemClock(), concurrency=concurrency)
         cpu = time.process_time()
         if profiler is not None:
             profiler.enable()

@@ -158,6 +158,74 @@ _SESSIONS_LOG = BuiltinTool(
     scopes=("logs:write",),
 )
 
+_ROLE_AND_STATE = {"type": "string", "minLength": 1, "maxLength": 64}
+_WORKFLOWS_START = BuiltinTool(
+    "workflows.start",
+    "Starts a workflow in the name of the task's owner. It is started once, however often the step is tried.",
+    {
+        "type": "object",
+        "properties": {
+            "project_id": {"type": "string", "minLength": 1, "maxLength": 100, "description": "Where it belongs."},
+            "build_id": {"type": "string", "minLength": 1, "maxLength": 100, "description": "What is built."},
+            "template": {"type": "string", "default": "build", "description": "The template that it follows."},
+            "user_id": {"type": "string", "maxLength": 100, "description": "Whom it is done for."},
+            "requirements": {"type": "object", "default": {}, "description": "What is wanted."},
+            "metadata": {"type": "object", "default": {}, "description": "What else to keep."},
+        },
+        "required": ["project_id", "build_id"],
+        "additionalProperties": False,
+    },
+    {
+        "type": "object",
+        "properties": {
+            "workflow_id": {"type": "string", "description": "The workflow, for GET /api/workflows/{workflow_id}."},
+            "initial_state": {"type": "string", "description": "The state that it begins in."},
+            "current_role": {"type": "string", "description": "The role that begins."},
+        },
+        "required": ["workflow_id", "initial_state", "current_role"],
+    },
+    scopes=("workflows:write",),
+)
+
+_WORKFLOWS_ADVANCE = BuiltinTool(
+    "workflows.advance",
+    "Says that the work of a state is done, in the role of the task's owner. It goes on once, however often the step "
+    "is tried.",
+    {
+        "type": "object",
+        "properties": {
+            "workflow_id": {"type": "string", "format": "uuid", "description": "The workflow."},
+            "role": {**_ROLE_AND_STATE, "description": "The role that owns the state."},
+            "completed_state": {**_ROLE_AND_STATE, "description": "The state that is done."},
+            "phase_result": {"type": "object", "default": {}, "description": "What came of it."},
+            "next_state": {"type": "string", "maxLength": 64, "description": "Where to go on; default: the next one."},
+        },
+        "required": ["workflow_id", "role", "completed_state"],
+        "additionalProperties": False,
+    },
+    {
+        "type": "object",
+        "properties": {
+            "previous_state": {"type": "string", "description": "The state that was left."},
+            "new_state": {"type": "string", "description": "The state that it is in."},
+            "next_role": {"type": "string", "description": "The role that goes on; empty for nobody."},
+            "is_complete": {"type": "boolean", "description": "Whether the workflow is done."},
+            "handoff_data": {"type": "object", "description": "What is handed over."},
+        },
+        "required": ["previous_state", "new_state", "next_role", "is_complete", "handoff_data"],
+    },
+    scopes=("workflows:write",),
+)
+
 BUILTIN_TOOLS: Mapping[str, BuiltinTool] = {
-    tool.address: tool for tool in (_ECHO, _EVENTS_PUBLISH, _HTTP_REQUEST, _SESSIONS_LOG, _TASKS_RUN)
+    tool.address: tool
+    for tool in (
+        _ECHO,
+        _EVENTS_PUBLISH,
+        _HTTP_REQUEST,
+        _SESSIONS_LOG,
+        _TASKS_RUN,
+        _WORKFLOWS_ADVANCE,
+        _WORKFLOWS_START,
+    )
 }

@@ -57,7 +57,11 @@ def programs(
             **calls,
         },
         "tasks": {"BATON_SESSIONS_ADDRESS": addresses["sessions"], **calls},
-        "workflows": {},
+        "workflows": {
+            "BATON_SESSIONS_ADDRESS": addresses["sessions"],
+            "BATON_TASKS_ADDRESS": addresses["tasks"],
+            **calls,
+        },
     }
     # It may hold a password: nobody else gets it.
     if url := os.environ.get("EVENT_STREAM_URL"):
@@ -77,6 +81,7 @@ def programs(
     worker = {
         "BATON_TASKS_ADDRESS": addresses["tasks"],
         "BATON_SESSIONS_ADDRESS": addresses["sessions"],
+        "BATON_WORKFLOWS_ADDRESS": addresses["workflows"],
         "BATON_WORKER_TOKEN_FILE": str(home.worker_token),
         "BATON_SECRETS_DIR": str(home.secrets),
     }

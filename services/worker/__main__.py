@@ -56,10 +56,12 @@ async def run(settings: Settings, secrets: Secrets) -> None:
         async with (
             open_channel(settings.tasks_address, access_tokens=access_tokens) as tasks,
             open_channel(settings.sessions_address, access_tokens=access_tokens) as sessions,
+            open_channel(settings.workflows_address, access_tokens=access_tokens) as workflows,
         ):
             worker = Worker(
                 tasks,
                 sessions,
+                workflows,
                 clock=SystemClock(),
                 concurrency=settings.concurrency,
                 tool_calls=settings.tool_calls,

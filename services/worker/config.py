@@ -23,6 +23,7 @@ class Settings:
 
     tasks_address: str = setting("BATON_TASKS_ADDRESS", help="host:port or unix:/path of the tasks service")
     sessions_address: str = setting("BATON_SESSIONS_ADDRESS", help="host:port or unix:/path of the sessions service")
+    workflows_address: str = setting("BATON_WORKFLOWS_ADDRESS", help="host:port or unix:/path of the workflows service")
     token_file: Path = setting(
         "BATON_WORKER_TOKEN_FILE",
         help="file with the worker's token; its agent needs the scopes runs:work, tools:admin and agents:read",

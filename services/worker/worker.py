@@ -53,6 +53,7 @@ class Worker:
         self,
         tasks: Channel,
         sessions: Channel,
+        workflows: Channel,
         *,
         clock: Clock,
         concurrency: int = 100,
@@ -71,7 +72,7 @@ class Worker:
         self._registry = Registry(tool_service_pb2_grpc.ToolServiceStub(tasks), self._pool)
         files = Files(file_service_pb2_grpc.FileServiceStub(tasks))
         permissions = Permissions(agent_service_pb2_grpc.AgentServiceStub(sessions))
-        tools = BuiltinTools(builtin.tools(egress or Egress(), tasks, sessions))
+        tools = BuiltinTools(builtin.tools(egress or Egress(), tasks, sessions, workflows))
         toolbox = Toolbox(self._registry, self._pool, permissions, tools, secrets)
         executor = Executor(work, toolbox, Reporter(work), files, clock)
         worker_id = new_id()

@@ -25,8 +25,8 @@ async def run() -> None:
     """Serves until SIGTERM or SIGINT."""
     settings = config.load(Settings)
     service = build(settings)
-    await serve(service.server, settings.listen, ready=service.ready)
-    service.database.close()
+    await serve(service.server, settings.listen, ready=service.ready, background=service.background())
+    await service.close()
 
 
 if __name__ == "__main__":

@@ -6,11 +6,19 @@ from typing import Any
 from jsonschema import Draft202012Validator
 
 from services.chassis.errors import InvalidArgument, Violation
-from services.workflows.models.template import Definition, State, Transition, TransitionKind
+from services.pipeline.schemas import Schema, SchemaNotUsable
+from services.workflows.models.template import (
+    DEFAULT_MAX_RETRIES,
+    Definition,
+    State,
+    Transition,
+    TransitionKind,
+)
 
 _NAME = {"type": "string", "pattern": r"^[a-z][a-z0-9_-]{0,63}\Z"}
 _NAME_OR_EMPTY = {"type": "string", "pattern": r"^([a-z][a-z0-9_-]{0,63})?\Z"}
 _TEXT = {"type": "string", "maxLength": 2000}
+_FIELD = {"type": "string", "minLength": 1, "maxLength": 100}
 
 
 def _object(required: Iterable[str], properties: Mapping[str, Any]) -> dict[str, Any]:
@@ -30,6 +38,8 @@ _STATE = _object(
         "phase": _NAME_OR_EMPTY,
         "terminal": {"type": "boolean"},
         "description": _TEXT,
+        "handoff": {"type": "array", "items": _FIELD, "uniqueItems": True, "maxItems": 50},
+        "result_schema": {"type": ["object", "null"]},
     },
 )
 _TRANSITION = _object(
@@ -46,6 +56,7 @@ _FORM = Draft202012Validator(
             "initial_state": _NAME,
             "states": {"type": "array", "items": _STATE, "minItems": 1, "maxItems": 200},
             "transitions": {"type": "array", "items": _TRANSITION, "maxItems": 2000},
+            "max_retries": {"type": "integer", "minimum": 0, "maximum": 1000},
         },
     )
 )
@@ -56,7 +67,8 @@ def parse(document: Any) -> Definition:
 
     Raises InvalidArgument with one violation per fault: a wrong form; a state named twice; a transition from or
     to no state, to itself, out of a terminal state, or given twice; no terminal state; a state that cannot be
-    reached, or from which no terminal state can be reached.
+    reached, or from which no terminal state can be reached; one that nobody owns, and that is left forward or has a
+    phase; a schema of results that is none, or has no result to check.
     """
     _refuse(
         Violation(_path(error.absolute_path), error.message)
@@ -65,6 +77,7 @@ def parse(document: Any) -> Definition:
     definition = from_document(document)
     _refuse(_faults_of_names(definition))
     _refuse(_faults_of_paths(definition))
+    _refuse(_faults_of_states(definition))
     return definition
 
 
@@ -75,11 +88,12 @@ def from_document(document: Mapping[str, Any]) -> Definition:
         version=document["version"],
         description=document.get("description", ""),
         initial_state=document["initial_state"],
-        states=tuple(State(**state) for state in document["states"]),
+        states=tuple(State(**state | {"handoff": tuple(state.get("handoff", ()))}) for state in document["states"]),
         transitions=tuple(
             Transition(edge["from_state"], edge["to_state"], TransitionKind(edge["kind"]))
             for edge in document["transitions"]
         ),
+        max_retries=document.get("max_retries", DEFAULT_MAX_RETRIES),
     )
 
 
@@ -120,6 +134,28 @@ def _faults_of_transition(path: str, edge: Transition, states: Mapping[str, Stat
         yield Violation(path, f"leads from {edge.from_state!r} to itself")
     if edge.from_state in states and states[edge.from_state].terminal:
         yield Violation(f"{path}.from_state", f"{edge.from_state!r} is terminal: nothing may follow it")
+
+
+def _faults_of_states(definition: Definition) -> Iterator[Violation]:
+    """Whether somebody owns each state with something to do, and what is asked of results can be asked."""
+    for index, state in enumerate(definition.states):
+        path = f"states[{index}]"
+        if not state.owner_role and definition.moves(state.name, TransitionKind.FORWARD, TransitionKind.RETRY):
+            yield Violation(f"{path}.owner_role", f"is missing: who is to lead on from {state.name!r}?")
+        if state.phase and not state.owner_role:
+            yield Violation(f"{path}.owner_role", f"is missing: somebody must produce the phase {state.phase!r}")
+        if state.result_schema is not None and not state.phase:
+            yield Violation(f"{path}.result_schema", f"does nothing: {state.name!r} has no phase, and so no result")
+        if state.result_schema is not None and (fault := _schema_fault(state.result_schema)):
+            yield Violation(f"{path}.result_schema", fault)
+
+
+def _schema_fault(schema: Mapping[str, Any]) -> str:
+    try:
+        Schema(schema)
+    except SchemaNotUsable as why:
+        return str(why)
+    return ""
 
 
 def _faults_of_paths(definition: Definition) -> Iterator[Violation]:

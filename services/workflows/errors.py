@@ -1,6 +1,8 @@
-"""What can go wrong with templates, one class for each fact."""
+"""What can go wrong with templates and workflows, one class for each fact."""
 
-from services.chassis.errors import NotFound
+from collections.abc import Collection
+
+from services.chassis.errors import Aborted, AlreadyExists, FailedPrecondition, NotFound, PermissionDenied
 
 
 class TemplateNotFound(NotFound):
@@ -9,3 +11,105 @@ class TemplateNotFound(NotFound):
     def __init__(self, name: str, version: int | None) -> None:
         which = f"template {name!r}" if version is None else f"version {version} of template {name!r}"
         super().__init__(f"{which} not found", reason="TEMPLATE_NOT_FOUND", metadata={"name": name})
+
+
+class WorkflowNotFound(NotFound):
+    """No workflow has this id."""
+
+    def __init__(self, workflow_id: str) -> None:
+        super().__init__(
+            f"workflow {workflow_id} not found", reason="WORKFLOW_NOT_FOUND", metadata={"workflow_id": workflow_id}
+        )
+
+
+class BuildExists(AlreadyExists):
+    """Another workflow builds this."""
+
+    def __init__(self, build_id: str) -> None:
+        super().__init__(
+            f"there is a workflow with the build_id {build_id!r} already: GET /api/workflows?build_id=... finds it",
+            reason="BUILD_EXISTS",
+            metadata={"build_id": build_id},
+        )
+
+
+class WorkflowEnded(FailedPrecondition):
+    """The workflow is complete or was called off, and nothing about it changes any more."""
+
+    def __init__(self, workflow_id: str, status: str) -> None:
+        super().__init__(
+            f"workflow {workflow_id} is {status}, which is final: start another one",
+            reason="WORKFLOW_ENDED",
+            metadata={"status": status},
+        )
+
+
+class StateNotCurrent(FailedPrecondition):
+    """The workflow is in another state than somebody thinks."""
+
+    def __init__(self, named: str, current: str) -> None:
+        super().__init__(
+            f"the workflow is in state {current!r}, and not in {named!r}: what is done now is {current!r}",
+            reason="STATE_NOT_CURRENT",
+            metadata={"current_state": current},
+        )
+
+
+class StateOfAnotherRole(PermissionDenied):
+    """A role says of a state that it is done, which is not its own."""
+
+    def __init__(self, role: str, state: str, owners: Collection[str]) -> None:
+        super().__init__(
+            f"state {state!r} is left by {_choices(owners)}, and not by the role {role!r}",
+            reason="STATE_OF_ANOTHER_ROLE",
+            metadata={"role": role, "allowed": ",".join(sorted(owners))},
+        )
+
+
+class RoleNotHeld(PermissionDenied):
+    """Somebody speaks for a role that is not theirs."""
+
+    def __init__(self, role: str, own: str) -> None:
+        whose = f"the caller's role is {own!r}" if own else "the caller has no role"
+        super().__init__(
+            f"{whose}, and not {role!r}: an agent speaks for its own role, unless it holds 'admin'",
+            reason="ROLE_NOT_HELD",
+            metadata={"role": role, "own_role": own},
+        )
+
+
+class TransitionNotAllowed(FailedPrecondition):
+    """The template has no such move."""
+
+    def __init__(self, from_state: str, wanted: str, allowed: Collection[str]) -> None:
+        super().__init__(
+            f"nothing leads from {from_state!r} to {wanted}: it goes on to {_choices(allowed)}",
+            reason="TRANSITION_NOT_ALLOWED",
+            metadata={"from_state": from_state, "allowed": ",".join(allowed)},
+        )
+
+
+class RetriesExhausted(FailedPrecondition):
+    """Work was sent back as often as the template allows."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(
+            f"the work was sent back {limit} times, all that its template allows: roll it back, or let it fail",
+            reason="RETRIES_EXHAUSTED",
+            metadata={"max_retries": str(limit)},
+        )
+
+
+class WorkflowVersionMismatch(Aborted):
+    """The workflow has changed since it was read."""
+
+    def __init__(self, workflow_id: str, wanted: int, current: int) -> None:
+        super().__init__(
+            f"workflow {workflow_id} is at version {current}, and not {wanted}: read it again",
+            reason="WORKFLOW_VERSION_MISMATCH",
+            metadata={"version": str(current)},
+        )
+
+
+def _choices(names: Collection[str]) -> str:
+    return " or ".join(map(repr, names)) or "nothing"

@@ -1,20 +1,35 @@
 """The workflows service, put together."""
 
+from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass
 
 import grpc
-from baton.workflows.v1 import template_service_pb2, template_service_pb2_grpc
+from baton.workflows.v1 import (
+    template_service_pb2,
+    template_service_pb2_grpc,
+    workflow_service_pb2,
+    workflow_service_pb2_grpc,
+)
 
+from services.chassis import loops
 from services.chassis.auth import Verifier
 from services.chassis.clock import Clock, SystemClock
+from services.chassis.config import ConfigurationError
 from services.chassis.database import Database
+from services.chassis.idempotency import Idempotency
+from services.chassis.outbox import AUDIT, EVENT
+from services.chassis.paging import Cursors
+from services.chassis.peers import Peers
 from services.chassis.policy import policies
+from services.chassis.relay import Relay, to_inbox
 from services.chassis.server import create_server
 from services.workflows.config import Settings
 from services.workflows.models.template import Definition
 from services.workflows.operations import template as operations
 from services.workflows.servicer.template import TemplateServicer
+from services.workflows.servicer.workflow import WorkflowServicer
 from services.workflows.shipped import shipped_definitions
+from services.workflows.store import tables
 from services.workflows.store import template as templates
 
 SCHEMA = "workflows"
@@ -22,11 +37,16 @@ SCHEMA = "workflows"
 
 @dataclass(frozen=True)
 class Service:
-    """The server and what it needs to be ready."""
+    """The server, and what runs beside it."""
 
     server: grpc.aio.Server
     database: Database
+    idempotency: Idempotency
     shipped: tuple[Definition, ...]
+    relays: Mapping[str, Relay]
+    """What other services are told of, by topic; none for those that are not named."""
+    peers: Peers | None
+    """None when no other service is named."""
 
     async def ready(self) -> None:
         """Raises while the database is down or not migrated; stores the shipped templates that are not there."""
@@ -36,14 +56,52 @@ class Service:
                 lambda connection, clock: operations.store_templates(connection, missing, clock=clock)
             )
 
+    def background(self) -> list[Coroutine[None, None, None]]:
+        """The loops that run as long as the server."""
+        return [
+            *(loops.forever(topic, relay.step, timeout=30) for topic, relay in self.relays.items()),
+            loops.forever("idempotency", self.idempotency.forget_expired, timeout=30),
+        ]
+
+    async def close(self) -> None:
+        """Closes everything, after the server has stopped."""
+        if self.peers:
+            await self.peers.close()
+        self.database.close()
+
 
 def build(settings: Settings, clock: Clock | None = None) -> Service:
     """The service as `settings` say, with the time from `clock` (default: the database's). Needs a running loop.
 
-    The database need not be there yet. Raises ConfigurationError.
+    The database need not be there yet. Raises ConfigurationError, or OSError when the cursor key cannot be read.
     """
+    cursors = Cursors.from_file(settings.cursor_key_file)
     database = Database(settings.database_url, schema=SCHEMA, pool_size=settings.pool_size, clock=clock)
+    idempotency = Idempotency(database, tables.idempotency_keys, settings.idempotency_ttl_seconds, tables.outbox)
     verifier = Verifier(settings.jwks_file, clock or SystemClock())
-    server = create_server(policies([template_service_pb2.DESCRIPTOR]), verifier)
+    server = create_server(policies([template_service_pb2.DESCRIPTOR, workflow_service_pb2.DESCRIPTOR]), verifier)
     template_service_pb2_grpc.add_TemplateServiceServicer_to_server(TemplateServicer(database), server)
-    return Service(server, database, shipped_definitions())
+    workflow_service_pb2_grpc.add_WorkflowServiceServicer_to_server(
+        WorkflowServicer(database, idempotency, cursors), server
+    )
+    peers = _peers(settings)
+    return Service(server, database, idempotency, shipped_definitions(), _relays(settings, database, peers), peers)
+
+
+def _peers(settings: Settings) -> Peers | None:
+    if settings.sessions_address:
+        return Peers(settings.services_token_file, settings.sessions_address)
+    if settings.tasks_address:
+        raise ConfigurationError("BATON_SESSIONS_ADDRESS is missing: what calls the tasks service is checked there")
+    return None
+
+
+def _relays(settings: Settings, database: Database, peers: Peers | None) -> dict[str, Relay]:
+    if peers is None:
+        return {}
+    addresses = {AUDIT: settings.sessions_address, EVENT: settings.tasks_address}
+    return {
+        topic: Relay(database, tables.outbox, topic, to_inbox(peers.channel(address), SCHEMA))
+        for topic, address in addresses.items()
+        if address
+    }

@@ -12,6 +12,7 @@ from typing import Any
 from baton.api.v1 import annotations_pb2
 
 from services.chassis.ids import new_id
+from tests.integration.workflows.running import WAY
 from tests.support.baton import ROOT, Baton, task
 from tests.support.waiting import wait_until
 
@@ -76,6 +77,14 @@ class World:
     def budget(self) -> str:
         body = {"agent_id": self.agent(["tasks:read"]), "metric": "tokens", "hard_limit": 5}
         return str(self.post("/budgets", body)["id"])
+
+    def workflow(self, state: str = "discovery") -> str:
+        workflow_id = str(self.post("/api/workflows/audited/start", {"build_id": new_id()})["workflow_id"])
+        for one, role in WAY:
+            if one == state:
+                break
+            self.post(f"/api/workflows/{workflow_id}/advance", {"role": role, "completed_state": one})
+        return workflow_id
 
     def session(self) -> str:
         return str(self.post("/sessions", {"agent_role": "planner"})["session_id"])
@@ -250,6 +259,31 @@ def calls(world: World) -> dict[str, Callable[[], REST]]:
             {"author": "engineer", "prompt_text": "do it"},
         ),
         "sessions.v1.ChatService.SendChatMessage": lambda: ("POST", "/orchestrator/chat", {"message": "hello"}),
+        "workflows.v1.WorkflowService.StartWorkflow": lambda: (
+            "POST",
+            "/api/workflows/audited/start",
+            {"build_id": new_id()},
+        ),
+        "workflows.v1.WorkflowService.AdvanceWorkflow": lambda: (
+            "POST",
+            f"/api/workflows/{world.workflow()}/advance",
+            {"role": "q_assistant", "completed_state": "discovery"},
+        ),
+        "workflows.v1.WorkflowService.RequestRetry": lambda: (
+            "POST",
+            f"/api/workflows/{world.workflow('testing')}/request-retry",
+            {"reason": "it is flaky"},
+        ),
+        "workflows.v1.WorkflowService.RollBackWorkflow": lambda: (
+            "POST",
+            f"/api/workflows/{world.workflow('planning')}/rollback",
+            {"target_state": "discovery", "reason": "a wrong turn"},
+        ),
+        "workflows.v1.WorkflowService.CancelWorkflow": lambda: (
+            "POST",
+            f"/api/workflows/{world.workflow()}/cancel",
+            {},
+        ),
         "sessions.v1.BudgetService.CreateBudget": lambda: (
             "POST",
             "/budgets",

@@ -25,7 +25,7 @@ from tests.support.waiting import wait_until
 SCOPES = ("tasks:read", "tasks:write", "approvals:read", "approvals:request", "runs:read", "logs:read", "logs:write")
 TOOLS = {
     "create_task", "list_tasks", "run_now", "snooze_task", "cancel_task", "route_task", "fetch_status",
-    "notify", "request_approval", "list_approvals", "append_log", "whoami",
+    "notify", "request_approval", "list_approvals", "append_log", "whoami", "advance_workflow",
 }  # fmt: skip
 DOCUMENT = (ROOT / "docs" / "mcp.md").read_text()
 ECHO = {"id": "echo", "uses": "echo.test", "with": {"text": "${params.greeting}"}, "save_as": "echo"}

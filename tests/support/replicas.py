@@ -49,6 +49,7 @@ def worker(baton: Baton, tasks_address: str | None = None, **settings: str) -> I
     environment = {
         "BATON_TASKS_ADDRESS": tasks_address or address_of(baton, "tasks"),
         "BATON_SESSIONS_ADDRESS": address_of(baton, "sessions"),
+        "BATON_WORKFLOWS_ADDRESS": address_of(baton, "workflows"),
         "BATON_WORKER_TOKEN_FILE": str(baton.home / "keys" / "worker-token"),
     }
     with _running(baton, "worker", environment | settings, '"event":"working"') as replica:

@@ -7,7 +7,7 @@ from sqlalchemy import Connection
 
 from services.chassis.egress.guard import Guard
 from services.chassis.errors import InvalidArgument, Violation
-from services.sessions.operations.metadata_faults import metadata_faults
+from services.chassis.json_limits import metadata_faults
 from services.sessions.store import agent as store
 
 _NOT_THE_ORCHESTRATOR = "is not the orchestrator, or is archived: use the id that GET /orchestrator answers"

@@ -10,10 +10,10 @@ from services.chassis.call import Caller
 from services.chassis.clock import Clock
 from services.chassis.errors import InvalidArgument, Violation
 from services.chassis.ids import new_id
+from services.chassis.json_limits import metadata_faults
 from services.sessions.models.agent import Agent
 from services.sessions.models.chat import ChatFilter, ChatMessage, ChatParty, NewMessage
 from services.sessions.operations.holding import check_speaks_for
-from services.sessions.operations.metadata_faults import metadata_faults
 from services.sessions.operations.orchestrator import get_orchestrator
 from services.sessions.store import agent as agent_store
 from services.sessions.store import chat as store

@@ -11,12 +11,12 @@ from services.chassis.call import Caller
 from services.chassis.clock import Clock
 from services.chassis.errors import InvalidArgument, ServiceError, Violation
 from services.chassis.ids import new_id
+from services.chassis.json_limits import MAX_BYTES, json_faults
 from services.sessions.errors import AgentArchived, AgentNotFound
 from services.sessions.models.feed import Taken
 from services.sessions.models.log import AgentBatch, NewAgentLog, NewSystemLog, SystemBatch, Tail
 from services.sessions.operations.agent import get_agent
 from services.sessions.operations.holding import check_speaks_for
-from services.sessions.operations.metadata_faults import MAX_BYTES, json_faults
 from services.sessions.store import agent as agent_store
 from services.sessions.store import agent_log, positions, system_log
 

@@ -6,7 +6,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from services.chassis.errors import InvalidArgument, Violation
-from services.sessions.operations.metadata_faults import metadata_faults
+from services.chassis.json_limits import metadata_faults
 from services.sessions.store import agent as agent_store
 
 

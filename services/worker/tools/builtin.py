@@ -6,6 +6,7 @@ from typing import Any
 from baton.api.v1 import auth_service_pb2_grpc
 from baton.sessions.v1 import log_service_pb2_grpc
 from baton.tasks.v1 import event_service_pb2_grpc, task_service_pb2_grpc
+from baton.workflows.v1 import workflow_service_pb2_grpc
 from grpc.aio import Channel
 
 from services.chassis.egress.client import Egress
@@ -17,6 +18,7 @@ from services.worker.tools.schemas import InputSchema, OutputSchema
 from services.worker.tools.sessions_log import SessionsLog
 from services.worker.tools.tasks_run import TasksRun
 from services.worker.tools.use import Use
+from services.worker.tools.workflows import WorkflowsAdvance, WorkflowsStart
 
 Tool = Callable[[dict[str, Any], Use], Awaitable[Any]]
 """Takes its input, and what else there is to know of the call. Raises StepFailed."""
@@ -27,15 +29,18 @@ async def echo(arguments: dict[str, Any], use: Use) -> Any:
     return arguments
 
 
-def tools(egress: Egress, tasks: Channel, sessions: Channel) -> Mapping[str, Tool]:
+def tools(egress: Egress, tasks: Channel, sessions: Channel, workflows: Channel) -> Mapping[str, Tool]:
     """All built-in tools by their address: they make requests through `egress`, and call these services."""
     acting = Acting(auth_service_pb2_grpc.AuthServiceStub(sessions))
+    workflow_stub = workflow_service_pb2_grpc.WorkflowServiceStub(workflows)
     return {
         "echo.test": echo,
         "events.publish": EventsPublish(event_service_pb2_grpc.EventServiceStub(tasks), acting),
         "http.request": HttpRequest(egress),
         "sessions.log": SessionsLog(log_service_pb2_grpc.LogServiceStub(sessions), acting),
         "tasks.run": TasksRun(task_service_pb2_grpc.TaskServiceStub(tasks), acting),
+        "workflows.advance": WorkflowsAdvance(workflow_stub, acting),
+        "workflows.start": WorkflowsStart(workflow_stub, acting),
     }
 
 

@@ -2,6 +2,7 @@
 
 from baton.workflows.v1 import template_pb2, template_service_pb2
 
+from services.chassis.structs import to_struct
 from services.chassis.timestamps import to_timestamp
 from services.workflows.models.template import State, Template, Transition
 
@@ -21,6 +22,7 @@ def to_template(template: Template) -> template_pb2.Template:
         states=[_state(state) for state in definition.states],
         transitions=[_transition(transition) for transition in definition.transitions],
         created_at=to_timestamp(template.created_at),
+        max_retries=definition.max_retries,
     )
 
 
@@ -31,6 +33,8 @@ def _state(state: State) -> template_pb2.State:
         phase=state.phase,
         terminal=state.terminal,
         description=state.description,
+        handoff=state.handoff,
+        result_schema=None if state.result_schema is None else to_struct(state.result_schema),
     )
 
 

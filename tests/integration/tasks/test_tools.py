@@ -50,7 +50,7 @@ async def test_a_tool_tells_what_it_takes_and_answers_and_what_its_server_asks(t
     told = Tool(server="other", scopes=["tool:other"], timeout_seconds=1, enabled=True)
     told.MergeFrom(tool)
     await tasks.tools.ReportTools(ReportToolsRequest(server="time", tools=[told, Tool(address="time.then")]))
-    echo, publish, http, log, run, now, then = (await tasks.tools.ListTools(ListToolsRequest())).items
+    echo, publish, http, log, run, now, then, *_ = (await tasks.tools.ListTools(ListToolsRequest())).items
     tool.MergeFrom(Tool(server="time", scopes=["tool:clock"], timeout_seconds=7))
     assert now == tool
     assert not then.HasField("output_schema")

@@ -8,6 +8,7 @@ import pytest
 from services.workflows.config import Settings
 from services.workflows.service import SCHEMA, build
 from tests.integration.workflows.running import Workflows
+from tests.support.clock import ManualClock
 from tests.support.databases import context_url
 from tests.support.grpc import Signer, serve_in_process
 
@@ -23,9 +24,18 @@ def jwks_file(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-async def workflows(migrated_url: str, jwks_file: Path) -> AsyncIterator[Workflows]:
-    signer = Signer.trusted_through(jwks_file)
-    service = build(Settings(database_url=migrated_url, jwks_file=jwks_file))
+def cursor_key_file(tmp_path: Path) -> Path:
+    path = tmp_path / "cursor-key"
+    path.write_bytes(b"k" * 32)
+    return path
+
+
+@pytest.fixture
+async def workflows(migrated_url: str, jwks_file: Path, cursor_key_file: Path) -> AsyncIterator[Workflows]:
+    signer, clock = Signer.trusted_through(jwks_file), ManualClock()
+    service = build(Settings(database_url=migrated_url, jwks_file=jwks_file, cursor_key_file=cursor_key_file), clock)
     async with serve_in_process(service.server) as address:
-        yield Workflows(service, address, signer)
-    service.database.close()
+        running = Workflows(service, address, signer, clock)
+        yield running
+        await running.close()
+    await service.close()

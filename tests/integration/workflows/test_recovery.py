@@ -18,10 +18,11 @@ REQUEST = GetTemplateRequest(name="build")
 
 
 async def test_the_service_is_unavailable_until_its_database_is_migrated(
-    empty_database_url: str, jwks_file: Path
+    empty_database_url: str, jwks_file: Path, cursor_key_file: Path
 ) -> None:
     token = Signer.trusted_through(jwks_file).token(["workflows:read"])
-    service = build(Settings(database_url=context_url(empty_database_url, SCHEMA), jwks_file=jwks_file))
+    url = context_url(empty_database_url, SCHEMA)
+    service = build(Settings(database_url=url, jwks_file=jwks_file, cursor_key_file=cursor_key_file))
     async with serve_in_process(service.server) as address, channel_of(address, token) as channel:
         with pytest.raises(Unavailable) as refused:
             await TemplateServiceStub(channel).GetTemplate(REQUEST)
@@ -31,17 +32,18 @@ async def test_the_service_is_unavailable_until_its_database_is_migrated(
         runner.upgrade(empty_database_url, secret=PASSWORD_SECRET)
         await service.ready()
         assert (await TemplateServiceStub(channel).GetTemplate(REQUEST)).template.name == "build"
-    service.database.close()
+    await service.close()
 
 
 @pytest.mark.parametrize("engine", ["sqlite"], indirect=True)
 async def test_the_process_starts_before_its_database_and_recovers_by_itself(
-    empty_database_url: str, jwks_file: Path
+    empty_database_url: str, jwks_file: Path, cursor_key_file: Path
 ) -> None:
     token = Signer.trusted_through(jwks_file).token(["workflows:read"])
     environment = {
         "BATON_DATABASE_URL": context_url(empty_database_url, SCHEMA),
         "BATON_JWKS_FILE": str(jwks_file),
+        "BATON_CURSOR_KEY_FILE": str(cursor_key_file),
     }
     with running("services.workflows", environment) as process:
         await process.await_health("NOT_SERVING")

@@ -38,7 +38,7 @@ async def refusal(workflows: Workflows, name: str, version: int | None = None, s
 async def test_the_build_template_is_there_once_the_service_is_ready(workflows: Workflows) -> None:
     await workflows.service.ready()
     build = await read(workflows, "build")
-    assert (build.name, build.version, build.initial_state) == ("build", 1, "discovery")
+    assert (build.name, build.version, build.initial_state) == ("build", 2, "discovery")
     assert build.created_at.seconds > 0
     states = {state.name: state for state in build.states}
     assert len(states) == 12
@@ -56,20 +56,20 @@ async def test_the_build_template_is_there_once_the_service_is_ready(workflows: 
 
 async def test_the_newest_version_is_read_unless_one_is_named(workflows: Workflows) -> None:
     await workflows.service.ready()
-    (first,) = workflows.service.shipped
-    newer = [replace(first, version=version, description=f"version {version}") for version in (2, 10)]
+    first = next(one for one in workflows.service.shipped if one.name == "build")
+    newer = [replace(first, version=version, description=f"version {version}") for version in (9, 10)]
     await workflows.service.database.transact(
         lambda connection, clock: operations.store_templates(connection, newer, clock=clock)
     )
     assert (await read(workflows, "build")).version == 10
-    assert (await read(workflows, "build", 1)).description == first.description
-    assert (await read(workflows, "build", 2)).description == "version 2"
+    assert (await read(workflows, "build", 2)).description == first.description
+    assert (await read(workflows, "build", 9)).description == "version 9"
 
 
 async def test_a_template_that_is_stored_never_changes(workflows: Workflows) -> None:
     await workflows.service.ready()
     before = await read(workflows, "build")
-    (first,) = workflows.service.shipped
+    first = next(one for one in workflows.service.shipped if one.name == "build")
     await workflows.service.database.transact(
         lambda connection, clock: operations.store_templates(
             connection, [replace(first, description="other")], clock=clock
@@ -82,7 +82,7 @@ async def test_several_starters_store_a_template_once(workflows: Workflows) -> N
     await asyncio.gather(*(workflows.service.ready() for _ in range(10)))
     count = select(func.count()).select_from(tables.templates)
     stored = await workflows.service.database.read(lambda connection, clock: connection.execute(count).scalar_one())
-    assert stored == 1
+    assert stored == len(workflows.service.shipped)
 
 
 async def test_a_template_that_is_not_there_is_not_found(workflows: Workflows) -> None:
@@ -90,7 +90,7 @@ async def test_a_template_that_is_not_there_is_not_found(workflows: Workflows) -
     unknown = await refusal(workflows, "paint")
     assert isinstance(unknown, NotFound)
     assert (unknown.reason, unknown.message) == ("TEMPLATE_NOT_FOUND", "template 'paint' not found")
-    assert (await refusal(workflows, "build", 2)).message == "version 2 of template 'build' not found"
+    assert (await refusal(workflows, "build", 7)).message == "version 7 of template 'build' not found"
 
 
 @pytest.mark.parametrize(

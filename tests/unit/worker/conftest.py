@@ -59,7 +59,7 @@ def working(tasks: FakeTasks) -> Working:
             await stop.wait()
 
         async with channel_of(tasks.address) as channel:
-            worker = Worker(channel, channel, clock=SystemClock(), **{"grace_seconds": 5.0, **options})
+            worker = Worker(channel, channel, channel, clock=SystemClock(), **{"grace_seconds": 5.0, **options})
             running = asyncio.create_task(worker.run(stopped()))
             try:
                 yield stop

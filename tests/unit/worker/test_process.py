@@ -23,6 +23,7 @@ async def start(tasks: FakeTasks, folder: Path, **settings: str) -> asyncio.subp
         "PYTHONPATH": ".:gen",
         "BATON_TASKS_ADDRESS": tasks.address,
         "BATON_SESSIONS_ADDRESS": tasks.address,
+        "BATON_WORKFLOWS_ADDRESS": tasks.address,
         "BATON_WORKER_TOKEN_FILE": str(token_file),
         "BATON_WORKER_GRACE_SECONDS": "0.1",
         "BATON_LOG_LEVEL": "DEBUG",

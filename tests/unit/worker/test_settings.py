@@ -10,6 +10,7 @@ from services.worker.limits import ProcessLimits
 REQUIRED = {
     "BATON_TASKS_ADDRESS": "127.0.0.1:1",
     "BATON_SESSIONS_ADDRESS": "127.0.0.1:2",
+    "BATON_WORKFLOWS_ADDRESS": "127.0.0.1:3",
     "BATON_WORKER_TOKEN_FILE": "/run/token",
 }
 

@@ -134,3 +134,27 @@ def test_a_template_without_an_end_is_refused() -> None:
 
 def test_all_faults_are_told_at_once() -> None:
     assert set(faults(changed(name="", version=0, initial_state=7))) == {"name", "version", "initial_state"}
+
+
+@pytest.mark.parametrize(
+    ("state", "path"),
+    [
+        ({"name": "review"}, "states[1].owner_role"),
+        ({"name": "review", "phase": "reading"}, "states[1].owner_role"),
+        ({"name": "review", "owner_role": "reader", "result_schema": {}}, "states[1].result_schema"),
+        (
+            {"name": "review", "owner_role": "reader", "phase": "reading", "result_schema": {"type": "odd"}},
+            "states[1].result_schema",
+        ),
+    ],
+)
+def test_a_state_that_nobody_could_work_in_is_named(state: dict[str, Any], path: str) -> None:
+    states = [SMALL["states"][0], state, SMALL["states"][2]]
+    assert path in faults(changed(states=states))
+
+
+def test_what_a_state_hands_over_and_asks_for_is_read() -> None:
+    asked = {"name": "draft", "owner_role": "writer", "phase": "writing", "handoff": ["text"], "result_schema": {}}
+    definition = parse(changed(states=[asked, *SMALL["states"][1:]], max_retries=0))
+    assert (definition.states[0].handoff, definition.states[0].result_schema) == (("text",), {})
+    assert (definition.max_retries, parse(SMALL).max_retries) == (0, 3)
