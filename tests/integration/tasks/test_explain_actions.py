@@ -24,6 +24,7 @@ EVERY_MINUTE = {"schedule_kind": task_pb2.SCHEDULE_KIND_CRON, "schedule_expr": "
 NOT_REST = frozenset(
     {
         "not_due",
+        "budget_exceeded",
         "retry_wait",
         "behind_same_concurrency_key",
         "cancel_requested",

@@ -92,7 +92,7 @@ async def test_a_report_replaces_the_one_before(tasks: Tasks) -> None:
         tools = [Tool(address=f"time.{name}") for name in names]
         await tasks.tools.ReportTools(ReportToolsRequest(server="time", tools=tools))
         listed = [tool.address for tool in (await tasks.tools.ListTools(ListToolsRequest())).items]
-        assert listed == sorted([*BUILTIN_TOOLS, "other.tool"]) + [f"time.{name}" for name in names]
+        assert listed == sorted([*BUILTIN_TOOLS, "other.tool", *(f"time.{name}" for name in names)])
 
 
 @one_engine

@@ -1,0 +1,30 @@
+"""Who may call what. That nobody else may is shown in tests/e2e/test_authorisation.py, of every method."""
+
+from baton.api.v1 import annotations_pb2
+from baton.workflows.v1 import template_service_pb2, workflow_service_pb2
+
+# What each RPC needs; a change of the contract is a change here.
+NEEDED = {
+    "GetTemplate": "workflows:read",
+    "StartWorkflow": "workflows:write",
+    "ListWorkflows": "workflows:read",
+    "GetWorkflow": "workflows:read",
+    "AdvanceWorkflow": "workflows:write",
+    "GetWorkflowStatus": "workflows:read",
+    "RequestRetry": "workflows:write",
+    "RollBackWorkflow": "workflows:write",
+    "CancelWorkflow": "workflows:write",
+    "GetWorkflowHistory": "workflows:read",
+    "ListWorkflowEvents": "workflows:read",
+    "GetProjectStats": "workflows:read",
+}
+
+
+def test_each_method_names_its_scope() -> None:
+    methods = [
+        one
+        for file in (template_service_pb2, workflow_service_pb2)
+        for service in file.DESCRIPTOR.services_by_name.values()
+        for one in service.methods
+    ]
+    assert {one.name: one.GetOptions().Extensions[annotations_pb2.policy].scope for one in methods} == NEEDED
