@@ -20,7 +20,7 @@ from tests.integration.tasks.reporting import AWAITING, RUNNING, reporter
 from tests.integration.tasks.running import Tasks
 
 EVERY_MINUTE = {"schedule_kind": task_pb2.SCHEDULE_KIND_CRON, "schedule_expr": "* * * * *"}
-# What is waited for, is final, or is mended on a machine.
+# What is waited for, is final, or is mended on a machine or in another service.
 NOT_REST = frozenset(
     {
         "not_due",
