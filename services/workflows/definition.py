@@ -40,6 +40,7 @@ _STATE = _object(
         "description": _TEXT,
         "handoff": {"type": "array", "items": _FIELD, "uniqueItems": True, "maxItems": 50},
         "result_schema": {"type": ["object", "null"]},
+        "deadline_seconds": {"type": "integer", "minimum": 0, "maximum": 31_536_000},
     },
 )
 _TRANSITION = _object(
@@ -144,6 +145,8 @@ def _faults_of_states(definition: Definition) -> Iterator[Violation]:
             yield Violation(f"{path}.owner_role", f"is missing: who is to lead on from {state.name!r}?")
         if state.phase and not state.owner_role:
             yield Violation(f"{path}.owner_role", f"is missing: somebody must produce the phase {state.phase!r}")
+        if state.terminal and state.deadline_seconds:
+            yield Violation(f"{path}.deadline_seconds", f"does nothing: {state.name!r} is never left")
         if state.result_schema is not None and not state.phase:
             yield Violation(f"{path}.result_schema", f"does nothing: {state.name!r} has no phase, and so no result")
         if state.result_schema is not None and (fault := _schema_fault(state.result_schema)):

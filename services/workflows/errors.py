@@ -13,6 +13,17 @@ class TemplateNotFound(NotFound):
         super().__init__(f"{which} not found", reason="TEMPLATE_NOT_FOUND", metadata={"name": name})
 
 
+class TemplateVersionTaken(AlreadyExists):
+    """A template says a number of itself that is not the next one."""
+
+    def __init__(self, name: str, version: int, following: int) -> None:
+        super().__init__(
+            f"version {version} of template {name!r} cannot be stored: the next one is {following}; leave it out",
+            reason="TEMPLATE_VERSION_TAKEN",
+            metadata={"name": name, "next_version": str(following)},
+        )
+
+
 class WorkflowNotFound(NotFound):
     """No workflow has this id."""
 

@@ -26,6 +26,7 @@ from services.chassis.server import create_server
 from services.workflows.config import Settings
 from services.workflows.models.template import Definition
 from services.workflows.operations import template as operations
+from services.workflows.overdue import Overdue
 from services.workflows.servicer.template import TemplateServicer
 from services.workflows.servicer.workflow import WorkflowServicer
 from services.workflows.shipped import shipped_definitions
@@ -43,6 +44,7 @@ class Service:
     database: Database
     idempotency: Idempotency
     shipped: tuple[Definition, ...]
+    overdue: Overdue
     relays: Mapping[str, Relay]
     """What other services are told of, by topic; none for those that are not named."""
     peers: Peers | None
@@ -60,6 +62,7 @@ class Service:
         """The loops that run as long as the server."""
         return [
             *(loops.forever(topic, relay.step, timeout=30) for topic, relay in self.relays.items()),
+            loops.forever("overdue", self.overdue.step, timeout=30),
             loops.forever("idempotency", self.idempotency.forget_expired, timeout=30),
         ]
 
@@ -80,12 +83,23 @@ def build(settings: Settings, clock: Clock | None = None) -> Service:
     idempotency = Idempotency(database, tables.idempotency_keys, settings.idempotency_ttl_seconds, tables.outbox)
     verifier = Verifier(settings.jwks_file, clock or SystemClock())
     server = create_server(policies([template_service_pb2.DESCRIPTOR, workflow_service_pb2.DESCRIPTOR]), verifier)
-    template_service_pb2_grpc.add_TemplateServiceServicer_to_server(TemplateServicer(database), server)
+    shipped = shipped_definitions()
+    template_service_pb2_grpc.add_TemplateServiceServicer_to_server(
+        TemplateServicer(database, idempotency, cursors, {definition.name for definition in shipped}), server
+    )
     workflow_service_pb2_grpc.add_WorkflowServiceServicer_to_server(
         WorkflowServicer(database, idempotency, cursors), server
     )
     peers = _peers(settings)
-    return Service(server, database, idempotency, shipped_definitions(), _relays(settings, database, peers), peers)
+    return Service(
+        server=server,
+        database=database,
+        idempotency=idempotency,
+        shipped=shipped,
+        overdue=Overdue(database),
+        relays=_relays(settings, database, peers),
+        peers=peers,
+    )
 
 
 def _peers(settings: Settings) -> Peers | None:

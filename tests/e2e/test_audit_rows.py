@@ -4,6 +4,7 @@ The methods come from the contract: one that is new and is not called here fails
 """
 
 import importlib
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,6 +78,15 @@ class World:
     def budget(self) -> str:
         body = {"agent_id": self.agent(["tasks:read"]), "metric": "tokens", "hard_limit": 5}
         return str(self.post("/budgets", body)["id"])
+
+    def template_source(self) -> str:
+        states = [{"name": "open", "owner_role": "clerk"}, {"name": "shut", "terminal": True}]
+        edge = {"from_state": "open", "to_state": "shut", "kind": "forward"}
+        name = f"t{new_id()[-12:]}"
+        return json.dumps({"name": name, "initial_state": "open", "states": states, "transitions": [edge]})
+
+    def template(self) -> str:
+        return str(self.post("/api/workflows/templates", {"source": self.template_source()})["name"])
 
     def workflow(self, state: str = "discovery") -> str:
         workflow_id = str(self.post("/api/workflows/audited/start", {"build_id": new_id()})["workflow_id"])
@@ -259,6 +269,16 @@ def calls(world: World) -> dict[str, Callable[[], REST]]:
             {"author": "engineer", "prompt_text": "do it"},
         ),
         "sessions.v1.ChatService.SendChatMessage": lambda: ("POST", "/orchestrator/chat", {"message": "hello"}),
+        "workflows.v1.TemplateService.CreateTemplate": lambda: (
+            "POST",
+            "/api/workflows/templates",
+            {"source": world.template_source()},
+        ),
+        "workflows.v1.TemplateService.DeleteTemplate": lambda: (
+            "DELETE",
+            f"/api/workflows/templates/{world.template()}",
+            None,
+        ),
         "workflows.v1.WorkflowService.StartWorkflow": lambda: (
             "POST",
             "/api/workflows/audited/start",

@@ -10,6 +10,7 @@ down_revision = "0001"
 
 
 def upgrade() -> None:
+    op.add_column("templates", sa.Column("deleted_at", Timestamp))
     _create_idempotency_keys()
     _create_outbox()
     _create_workflows()
@@ -64,6 +65,8 @@ def _create_workflows() -> None:
         sa.Column("created_at", Timestamp, nullable=False),
         sa.Column("updated_at", Timestamp, nullable=False),
         sa.Column("completed_at", Timestamp),
+        sa.Column("deadline", Timestamp),
+        sa.Column("is_overdue", sa.Boolean(), nullable=False),
         sa.PrimaryKeyConstraint("id", name="pk_workflows"),
         sa.ForeignKeyConstraint(
             ["template", "template_version"], ["templates.name", "templates.version"], name="fk_workflows_template"
@@ -78,6 +81,11 @@ def _create_workflows() -> None:
     op.create_index("uq_workflows_build_id", table, ["build_id"], unique=True)
     for column in ("project_id", "status", "state"):
         op.create_index(f"ix_workflows_{column}", table, [column, "id"])
+    for name, column, condition, on_sqlite in (
+        ("ix_workflows_overdue", "id", "is_overdue", "is_overdue = 1"),
+        ("ix_workflows_deadline", "deadline", "NOT is_overdue", "is_overdue = 0"),
+    ):
+        op.create_index(name, table, [column], postgresql_where=sa.text(condition), sqlite_where=sa.text(on_sqlite))
 
 
 def _create_phase_results() -> None:

@@ -34,6 +34,7 @@ def _state(state: State) -> template_pb2.State:
         terminal=state.terminal,
         description=state.description,
         handoff=state.handoff,
+        deadline_seconds=state.deadline_seconds,
         result_schema=None if state.result_schema is None else to_struct(state.result_schema),
     )
 

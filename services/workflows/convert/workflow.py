@@ -41,7 +41,11 @@ def workflow_filter(request: pb.ListWorkflowsRequest) -> WorkflowFilter:
     names = (workflow_pb2.WorkflowStatus.Name(number) for number in request.status)
     statuses = (WorkflowStatus(name.removeprefix(_STATUS).lower()) for name in names)
     return WorkflowFilter(
-        request.project_id, tuple(dict.fromkeys(statuses)), request.current_state.lower(), request.build_id
+        project_id=request.project_id,
+        statuses=tuple(dict.fromkeys(statuses)),
+        state=request.current_state.lower(),
+        build_id=request.build_id,
+        is_overdue=request.overdue if request.HasField("overdue") else None,
     )
 
 
@@ -80,6 +84,8 @@ def workflow_message(standing: Standing) -> workflow_pb2.Workflow:
         updated_at=to_timestamp(workflow.updated_at),
         completed_at=to_timestamp(workflow.completed_at),
         started_by=workflow.started_by,
+        deadline=to_timestamp(workflow.deadline),
+        overdue=workflow.is_overdue,
     )
 
 
@@ -118,8 +124,11 @@ def status_message(standing: Standing, handoffs: list[Handoff], now: datetime) -
     workflow, definition = standing.workflow, standing.definition
     expected = None
     if not workflow.status.is_final:
-        task = definition.state(workflow.state).description
-        expected = pb.NextExpectations(role=definition.next_role(workflow.state), task=task)
+        expected = pb.NextExpectations(
+            role=definition.next_role(workflow.state),
+            task=definition.state(workflow.state).description,
+            deadline=to_timestamp(workflow.deadline),
+        )
     return pb.GetWorkflowStatusResponse(
         workflow_id=workflow.id,
         build_id=workflow.build_id,
@@ -198,6 +207,7 @@ def stats_message(stats: ProjectStats) -> pb.GetProjectStatsResponse:
         average_duration=stats.average_seconds,
         success_rate=None if stats.success_rate is None else round(stats.success_rate, 1),
         most_common_failure_point=stats.failure_point,
+        overdue=stats.overdue,
         average_handoffs=round(stats.handoffs / stats.total, 2) if stats.total else None,
     )
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
@@ -33,6 +33,12 @@ class State:
     """What of the result is handed over by name."""
     result_schema: Mapping[str, Any] | None = None
     """The JSON Schema of the result; None when anything will do."""
+    deadline_seconds: int = 0
+    """After how long the state is to be left; 0 for whenever."""
+
+    def deadline(self, entered_at: datetime) -> datetime | None:
+        """By when the state is to be left that was entered then."""
+        return entered_at + timedelta(seconds=self.deadline_seconds) if self.deadline_seconds else None
 
 
 @dataclass(frozen=True)

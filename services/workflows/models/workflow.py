@@ -66,6 +66,10 @@ class Workflow:
     created_at: datetime
     updated_at: datetime
     completed_at: datetime | None
+    deadline: datetime | None
+    """By when the state is to be left; None for whenever."""
+    is_overdue: bool = False
+    """Whether it was noticed that this was not done in time."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +80,7 @@ class WorkflowFilter:
     statuses: tuple[WorkflowStatus, ...] = ()
     state: str = ""
     build_id: str = ""
+    is_overdue: bool | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,6 +150,7 @@ class ProjectStats:
     average_seconds: float | None
     failure_point: str
     handoffs: int
+    overdue: int
 
     @property
     def total(self) -> int:

@@ -245,6 +245,8 @@ def _move(
         version=before.version + 1,
         updated_at=now,
         completed_at=now if status.is_final else None,
+        deadline=definition.state(move.to_state).deadline(now),
+        is_overdue=False,
     )
     store.save_workflow(connection, after)
     handoff = Handoff(

@@ -66,15 +66,21 @@ def _audited(workflow: Workflow) -> dict[str, Any]:
 
 def _published(workflow: Workflow, event: WorkflowEvent) -> dict[str, Any]:
     """Without what was produced, which can hold what not every task should see."""
+    return about(workflow) | {
+        "from_state": event.from_state,
+        "to_state": event.to_state,
+        "role": event.role,
+        "triggered_by": event.triggered_by,
+    }
+
+
+def about(workflow: Workflow) -> dict[str, Any]:
+    """What every event about a workflow says."""
     return {
         "workflow_id": workflow.id,
         "build_id": workflow.build_id,
         "project_id": workflow.project_id,
         "template": workflow.template,
         "status": workflow.status.value,
-        "from_state": event.from_state,
-        "to_state": event.to_state,
-        "role": event.role,
-        "triggered_by": event.triggered_by,
         "version": workflow.version,
     }

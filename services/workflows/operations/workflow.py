@@ -74,6 +74,7 @@ def start_workflow(
         created_at=now,
         updated_at=now,
         completed_at=None,
+        deadline=definition.state(definition.initial_state).deadline(now),
     )
     if not store.add_workflow(connection, workflow):
         raise BuildExists(new.build_id)
@@ -120,6 +121,7 @@ def get_stats(connection: Connection, project_id: str) -> ProjectStats:
         average_seconds=store.average_seconds(connection, project_id),
         failure_point=record.most_common_failure(connection, project_id),
         handoffs=record.count_handoffs(connection, project_id=project_id),
+        overdue=store.count_overdue(connection, project_id),
     )
 
 
@@ -133,7 +135,13 @@ def cancel_workflow(
     if before.status is not WorkflowStatus.CANCELED:
         now = clock.now()
         after = replace(
-            before, status=WorkflowStatus.CANCELED, completed_at=now, updated_at=now, version=before.version + 1
+            before,
+            status=WorkflowStatus.CANCELED,
+            completed_at=now,
+            updated_at=now,
+            version=before.version + 1,
+            deadline=None,
+            is_overdue=False,
         )
         store.save_workflow(connection, after)
         event = _event(

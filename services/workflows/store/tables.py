@@ -2,6 +2,7 @@
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     CheckConstraint,
     Column,
     ForeignKey,
@@ -32,7 +33,15 @@ templates = Table(
     Column("version", Integer, primary_key=True, autoincrement=False),
     Column("definition", Json, nullable=False),
     Column("created_at", Timestamp, nullable=False),
+    # Set of all versions of a name together: nothing is started by them any more.
+    Column("deleted_at", Timestamp),
 )
+
+
+def _index_where(condition: str, on_sqlite: str, name: str, column: str) -> Index:
+    """An index of some rows only; SQLite writes truth values as numbers."""
+    return Index(name, column, postgresql_where=text(condition), sqlite_where=text(on_sqlite))
+
 
 workflows = Table(
     "workflows",
@@ -54,6 +63,8 @@ workflows = Table(
     Column("created_at", Timestamp, nullable=False),
     Column("updated_at", Timestamp, nullable=False),
     Column("completed_at", Timestamp),
+    Column("deadline", Timestamp),
+    Column("is_overdue", Boolean, nullable=False),
     ForeignKeyConstraint(["template", "template_version"], ["templates.name", "templates.version"]),
     CheckConstraint("status IN ('in_progress', 'complete', 'failed', 'canceled')", name="status"),
     CheckConstraint("(completed_at IS NULL) = (status IN ('in_progress', 'failed'))", name="completed_at"),
@@ -62,6 +73,9 @@ workflows = Table(
     Index("ix_workflows_project_id", "project_id", "id"),
     Index("ix_workflows_status", "status", "id"),
     Index("ix_workflows_state", "state", "id"),
+    # What is overdue, and what is to be noticed when it becomes it.
+    _index_where("is_overdue", "is_overdue = 1", "ix_workflows_overdue", "id"),
+    _index_where("NOT is_overdue", "is_overdue = 0", "ix_workflows_deadline", "deadline"),
 )
 
 # Every time that a phase was done. The results that count are those that are not superseded, one of each phase.

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import asdict
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import BigInteger, ColumnElement, Connection, Row, func, select, type_coerce, update
@@ -10,7 +11,17 @@ from services.chassis.upsert import upsert
 from services.workflows.models.workflow import Workflow, WorkflowFilter, WorkflowStatus
 from services.workflows.store.tables import workflows
 
-_CHANGING = ("state", "status", "retries", "error_reason", "version", "updated_at", "completed_at")
+_CHANGING = (
+    "state",
+    "status",
+    "retries",
+    "error_reason",
+    "version",
+    "updated_at",
+    "completed_at",
+    "deadline",
+    "is_overdue",
+)
 
 
 def add_workflow(connection: Connection, workflow: Workflow) -> bool:
@@ -46,6 +57,20 @@ def list_workflows(
     return [_workflow(row) for row in connection.execute(query)]
 
 
+def lock_overdue(connection: Connection, now: datetime, limit: int) -> list[Workflow]:
+    """Up to `limit` workflows that are past their deadline, of which nobody knows yet, locked; those that others have
+    locked are left to a later round."""
+    query = select(workflows).where(workflows.c.deadline <= now, ~workflows.c.is_overdue)
+    query = query.order_by(workflows.c.deadline).limit(limit).with_for_update(skip_locked=True)
+    return [_workflow(row) for row in connection.execute(query)]
+
+
+def count_overdue(connection: Connection, project_id: str) -> int:
+    """How many workflows of a project are past their deadline."""
+    theirs = (workflows.c.project_id == project_id, workflows.c.is_overdue)
+    return connection.execute(select(func.count()).select_from(workflows).where(*theirs)).scalar_one()
+
+
 def count_by_status(connection: Connection, project_id: str) -> dict[WorkflowStatus, int]:
     """How many workflows of a project there are of each status."""
     query = select(workflows.c.status, func.count()).where(workflows.c.project_id == project_id)
@@ -72,6 +97,8 @@ def _conditions(wanted: WorkflowFilter) -> Iterator[ColumnElement[bool]]:
             yield workflows.c[name] == value
     if wanted.statuses:
         yield workflows.c.status.in_(wanted.statuses)
+    if wanted.is_overdue is not None:
+        yield workflows.c.is_overdue if wanted.is_overdue else ~workflows.c.is_overdue
 
 
 def _one(row: Row[Any] | None) -> Workflow | None:

@@ -5,7 +5,10 @@ from baton.workflows.v1 import template_service_pb2, workflow_service_pb2
 
 # What each RPC needs; a change of the contract is a change here.
 NEEDED = {
+    "CreateTemplate": "admin",
+    "ListTemplates": "workflows:read",
     "GetTemplate": "workflows:read",
+    "DeleteTemplate": "admin",
     "StartWorkflow": "workflows:write",
     "ListWorkflows": "workflows:read",
     "GetWorkflow": "workflows:read",

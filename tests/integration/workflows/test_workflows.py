@@ -1,6 +1,7 @@
 """Starting, sending back, setting back, calling off, and the numbers of projects."""
 
 import asyncio
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ from baton.workflows.v1.workflow_service_pb2 import (
 from services.chassis.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, PermissionDenied
 from services.chassis.ids import new_id
 from services.chassis.structs import from_struct, to_struct
+from services.chassis.timestamps import from_timestamp
 from services.workflows.store import tables
 from tests.integration.workflows.running import Workflows
 
@@ -191,6 +193,36 @@ async def test_a_project_in_numbers(workflows: Workflows) -> None:
     assert (found.total_workflows, found.completed, found.in_progress, found.failed, found.canceled) == (4, 1, 1, 2, 0)
     assert (found.average_duration, found.success_rate, found.average_handoffs) == (90, 33.3, (10 + 10 + 3) / 4)
     assert found.most_common_failure_point == "discovery"
+
+
+async def test_what_is_late_is_noticed_once(workflows: Workflows) -> None:
+    incident = {"template": "incident_response", "project_id": "p"}
+    late, moved, canceled = [await workflows.start(**incident) for _ in range(3)]
+    await workflows.start(project_id="p")
+    deadline = workflows.clock.now() + timedelta(seconds=900)
+    before = await workflows.read(late)
+    assert (from_timestamp(before.deadline), before.overdue) == (deadline, False)
+    await workflows.advance(moved, "triage", "responder", "mitigation", {"severity": "low"})
+    await workflows.admin.CancelWorkflow(CancelWorkflowRequest(workflow_id=canceled))
+    workflows.clock.advance(seconds=899)
+    await workflows.service.overdue.step()
+    assert not (await workflows.read(late)).overdue
+    workflows.clock.advance(seconds=1)
+    for _ in range(2):
+        await workflows.service.overdue.step()
+    after = await workflows.read(late)
+    assert (after.overdue, after.version) == (True, 1)
+    listed = await workflows.admin.ListWorkflows(ListWorkflowsRequest(overdue=True))
+    assert [one.workflow_id for one in listed.items] == [late]
+    assert len((await workflows.admin.ListWorkflows(ListWorkflowsRequest(overdue=False))).items) == 3
+    assert (await stats(workflows, "p")).overdue == 1
+    (told,) = [one["payload"] for one in await workflows.told("event") if one["topic"] == "workflow.overdue"]
+    assert (told["workflow_id"], told["state"], told["version"]) == (late, "triage", 1)
+    status = await workflows.admin.GetWorkflowStatus(GetWorkflowStatusRequest(workflow_id=late))
+    assert from_timestamp(status.next_expectations.deadline) == deadline
+    await workflows.advance(late, "triage", "responder", "mitigation", {"severity": "low"})
+    assert not (await workflows.read(late)).overdue
+    assert (await stats(workflows, "p")).overdue == 0
 
 
 async def test_what_is_not_there_is_not_found(workflows: Workflows) -> None:
