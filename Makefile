@@ -18,7 +18,7 @@ run: $(VENV)/.run gen/.stamp ## set up and start all of Baton on this machine; D
 	@DB="$(DB)" exec $(BIN)/python -m services
 
 test: $(VENV)/.dev gen/.stamp ## the whole suite; brings its own PostgreSQL and Valkey
-	$(BIN)/python -m pytest -n 6 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder
 
 check: $(VENV)/.dev gen/.stamp ## contracts, style, types and boundaries
 	$(BIN)/buf lint gen/baton/descriptors.binpb

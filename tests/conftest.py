@@ -15,17 +15,6 @@ def pytest_sessionstart() -> None:
         pytest.exit("the stubs are missing: run `make protos`", returncode=1)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Puts a file of chaos, which mostly waits for leases to end, behind every two that keep the machine busy."""
-    files: dict[Path, list[pytest.Item]] = {}
-    for item in items:
-        files.setdefault(item.path, []).append(item)
-    waiting, busy = ([file for file in files if ("chaos" in file.parts) is wanted] for wanted in (True, False))
-    for place, file in enumerate(waiting, start=1):
-        busy.insert(place * 3 - 1, file)
-    items[:] = [item for file in busy for item in files[file]]
-
-
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Postgres]:
     """The PostgreSQL server of this run. Who stops it starts it again."""

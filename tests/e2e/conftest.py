@@ -8,24 +8,36 @@ import pytest
 
 from tests.support import databases
 from tests.support.baton import Baton
+from tests.support.postgres import Postgres
 from tests.support.waiting import wait_until
 
 StartBaton = Callable[..., Baton]
 
 
-@pytest.fixture(scope="session", params=databases.ENGINES)
-def baton(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Baton]:
-    """A Baton with the demo, on SQLite and on a PostgreSQL server of the user's own."""
+@pytest.fixture(scope="package")
+def batons(postgres: Postgres, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Baton]]:
+    """Answers the Baton on an engine: started when it is first asked for, and used until the last test here."""
+    started: dict[str, Baton] = {}
     with ExitStack() as stack:
-        environment = {}
-        if request.param == "postgres":
-            server = request.getfixturevalue("postgres")
-            environment["DATABASE_URL"] = stack.enter_context(databases.postgres_database(server))
-        started = Baton(tmp_path_factory.mktemp("baton") / "home", **environment).start()
-        # Until the worker has told what the demo's servers offer, any tool of theirs would be accepted.
-        wait_until(lambda: {"time", "git"} <= _servers(started), timeout=60)
-        yield started
-        assert started.stop() == 0
+
+        def on(engine: str) -> Baton:
+            if engine not in started:
+                environment = {}
+                if engine == "postgres":
+                    environment["DATABASE_URL"] = stack.enter_context(databases.postgres_database(postgres))
+                started[engine] = Baton(tmp_path_factory.mktemp("baton") / "home", **environment).start()
+                # Until the worker has told what the demo's servers offer, any tool of theirs would be accepted.
+                wait_until(lambda: {"time", "git"} <= _servers(started[engine]), timeout=60)
+            return started[engine]
+
+        yield on
+        assert [one.stop() for one in started.values()] == [0] * len(started)
+
+
+@pytest.fixture(scope="package", params=databases.ENGINES)
+def baton(request: pytest.FixtureRequest, batons: Callable[[str], Baton]) -> Baton:
+    """A Baton with the demo, on SQLite and on a PostgreSQL server of the user's own."""
+    return batons(request.param)
 
 
 def _servers(baton: Baton) -> set[str]:

@@ -170,7 +170,7 @@ def test_no_canary_is_told(engine: str, tmp_path: Path, request: pytest.FixtureR
             "BATON_DEMO": "0",
             "BATON_LOG_LEVEL": "DEBUG",
             "BATON_EGRESS_ALLOW": "loopback",
-            "BATON_GATEWAY_TIMEOUT_SECONDS": "2",
+            "BATON_GATEWAY_TIMEOUT_SECONDS": "5",
             "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://{receiver.address}",
             "OTEL_BSP_SCHEDULE_DELAY": "100",
             "OTEL_METRIC_EXPORT_INTERVAL": "1000",

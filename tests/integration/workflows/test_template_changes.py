@@ -15,16 +15,18 @@ from baton.workflows.v1.template_service_pb2 import (
 from baton.workflows.v1.template_service_pb2_grpc import TemplateServiceStub
 
 from services.chassis.errors import AlreadyExists, InvalidArgument, NotFound
+from services.chassis.ids import new_id
 from services.workflows.store import tables
 from tests.integration.workflows.running import Workflows
 from tests.support.grpc import channel_of
 from tests.unit.workflows.test_template_definition import SMALL
 
+ADMINISTRATOR = new_id()
 UNNUMBERED = {name: value for name, value in SMALL.items() if name != "version"}
 
 
 def templates(workflows: Workflows) -> TemplateServiceStub:
-    channel = channel_of(workflows.address, workflows.signer.token(["admin"]))
+    channel = channel_of(workflows.address, workflows.signer.token(["admin"], agent_id=ADMINISTRATOR))
     workflows.channels.append(channel)
     return TemplateServiceStub(channel)
 
@@ -125,7 +127,7 @@ BOMB = "a: &a [x, x]\nb: &b [*a, *a]\nc: [*b, *b]\n"
         ("!!python/object/apply:os.system [id]", "source", "line 1"),
         ("[" * 5000, "source", "cannot be read"),
         ("42", "source.template", "not of type 'object'"),
-        ("name: small", "source.template", "'states' is a required property"),
+        ("name: small", "source.template", "is a required property"),
         (yaml.safe_dump(UNNUMBERED | {"initial_state": "start"}), "source.initial_state", "is not the name of a state"),
         (yaml.safe_dump(UNNUMBERED | {"name": 7}), "source.name", "is not of type 'string'"),
         (yaml.safe_dump(UNNUMBERED | {"when": 2026}), "source.template", "'when' was unexpected"),
