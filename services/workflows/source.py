@@ -13,7 +13,7 @@ class _Loader(yaml.SafeLoader):
     """Without aliases, of which a few lines could stand for more than there is memory."""
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        if self.check_event(yaml.AliasEvent):  # type: ignore[no-untyped-call]
+        if self.check_event(yaml.AliasEvent):
             event = self.peek_event()  # type: ignore[no-untyped-call]
             raise yaml.MarkedYAMLError(problem="aliases are not taken: write it out", problem_mark=event.start_mark)
         return super().compose_node(parent, index)
