@@ -8,6 +8,7 @@ from pathlib import Path
 
 import alembic.command
 import pytest
+from sqlalchemy import Connection, text
 
 from migrations import __main__ as command_line
 from migrations.contexts import CONTEXTS
@@ -32,6 +33,13 @@ def upgrade_to_0001(database_url: str) -> None:
                 history = History(context)
                 history.config.attributes["connection"] = connection
                 alembic.command.upgrade(history.config, "0001")
+
+
+def add_template(connection: Connection, name: str) -> None:
+    """Writes a row of a kind that no migration has changed."""
+    moment = "0" if connection.dialect.name == "sqlite" else "now()"
+    columns = "name, version, definition, created_at"
+    connection.execute(text(f"INSERT INTO templates ({columns}) VALUES (:name, 1, '{{}}', {moment})"), {"name": name})
 
 
 @dataclass(frozen=True)

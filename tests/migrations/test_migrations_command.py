@@ -10,7 +10,7 @@ from migrations import address
 from migrations.contexts import CONTEXTS
 from migrations.logins import login, password
 from migrations.runner import open_target
-from tests.migrations.conftest import HEADS, STEPS, Command
+from tests.migrations.conftest import HEADS, STEPS, Command, add_template
 from tests.support.databases import PASSWORD_SECRET
 
 _PASSWORD = "correct/horse battery"
@@ -28,8 +28,7 @@ def dead_url() -> str:
 def _only_row(database_url: str, *, write: bool = False) -> list[str]:
     with open_target(database_url).connect("workflows") as connection, connection.begin():
         if write:
-            moment = "0" if connection.dialect.name == "sqlite" else "now()"
-            connection.execute(text(f"INSERT INTO templates VALUES ('mine', 1, '{{}}', {moment})"))
+            add_template(connection, "mine")
         return list(connection.execute(text("SELECT name FROM templates")).scalars())
 
 

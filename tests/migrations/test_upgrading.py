@@ -11,7 +11,7 @@ from migrations import address, runner
 from migrations.contexts import CONTEXTS
 from migrations.errors import LockHeld, NewerDatabase, StepFailed
 from migrations.runner import open_target
-from tests.migrations.conftest import HEADS, STEPS, ExtraSteps
+from tests.migrations.conftest import HEADS, STEPS, ExtraSteps, add_template
 from tests.support.databases import PASSWORD_SECRET, context_url
 
 
@@ -42,8 +42,7 @@ def test_a_second_upgrade_does_nothing(database_url: str) -> None:
 
 def test_data_survives_an_upgrade(database_url: str) -> None:
     with open_target(database_url).connect("workflows") as connection, connection.begin():
-        moment = "0" if connection.dialect.name == "sqlite" else "now()"
-        connection.execute(text(f"INSERT INTO templates VALUES ('build', 1, '{{}}', {moment})"))
+        add_template(connection, "build")
     runner.upgrade(database_url)
     with open_target(database_url).connect("workflows") as connection:
         assert connection.execute(text("SELECT name FROM templates")).scalars().all() == ["build"]

@@ -108,4 +108,4 @@ async def test_calls_share_one_session(stdio: Client) -> None:
 
 async def test_every_built_in_tool_that_tasks_may_use_can_be_called() -> None:
     async with channel_of("unix:/nowhere") as nobody:
-        assert set(builtin.tools(Egress(), nobody, nobody)) == set(BUILTIN_TOOLS)
+        assert set(builtin.tools(Egress(), nobody, nobody, nobody)) == set(BUILTIN_TOOLS)
