@@ -23,6 +23,7 @@ async def run(settings: Settings) -> None:
     try:
         app = build_app(settings, channels, TokenExchange(auth), shipped_comments())
         await serve(app, settings.host, settings.port, until=stop_signal, grace_seconds=settings.grace_seconds)
+        await app.close()
     finally:
         await close_channels([*channels.values(), auth])
 

@@ -7,12 +7,15 @@ from grpc.aio import Channel
 
 from services.chassis.auth import TokenExchange
 from services.gateway.backends import StreamCall, UnaryCall
+from services.gateway.browsers import Browsers
+from services.gateway.capacity import Capacity
 from services.gateway.config import Settings
 from services.gateway.descriptors import KEY_HEADER, Binding, Method, load_methods
 from services.gateway.edge import Edge
 from services.gateway.health import Health, gateway_version
 from services.gateway.openapi.document import describe
 from services.gateway.pages import add_pages
+from services.gateway.rate_limit import RateLimit
 from services.gateway.request_form import RequestForm
 from services.gateway.routes import Endpoint, Router, parameter_names
 from services.gateway.rpc import byte_stream_endpoint, event_endpoint, unary_endpoint
@@ -53,4 +56,9 @@ def build_app(
     add_pages(router, orjson.dumps(describe(methods, comments, gateway_version())))
     catalogue = catalogue_of(methods, comments, unary_call, parsers, printers)
     router.add("POST", PATH, mcp_endpoint(catalogue, exchange, gateway_version()))
-    return Edge(router)
+    return Edge(
+        router,
+        RateLimit(settings.rate_limit, settings.rate_limit_storage),
+        Capacity(settings.concurrency),
+        Browsers(settings.cors_origins, settings.https),
+    )

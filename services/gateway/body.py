@@ -1,5 +1,6 @@
 """The body of a request: JSON, not compressed, of a bounded size, read no further than that."""
 
+import asyncio
 from collections.abc import Mapping
 
 import orjson
@@ -7,10 +8,12 @@ from starlette.requests import Request
 
 from services.chassis.errors import InvalidArgument, Violation
 from services.gateway.json_text import read_text
-from services.gateway.problems import BodyTooLarge, MediaTypeUnsupported
+from services.gateway.problems import BodyTooLarge, BodyTooSlow, MediaTypeUnsupported
 from services.gateway.transcode.faults import Faults
 
 MAX_BODY_BYTES = 1024 * 1024
+# For all of it: who sends a byte now and then is not waited for any longer than who sends none.
+BODY_SECONDS = 30.0
 _JSON = "application/json"
 _CHARSETS = frozenset({"", "utf-8", "utf8"})
 
@@ -49,11 +52,22 @@ async def refuse_body(request: Request) -> None:
 
 
 async def read_bytes(request: Request) -> bytes:
-    """The body as it was sent. Raises BodyTooLarge beyond MAX_BODY_BYTES, and MediaTypeUnsupported."""
+    """The body as it was sent.
+
+    Raises BodyTooLarge beyond MAX_BODY_BYTES, BodyTooSlow after BODY_SECONDS, and MediaTypeUnsupported.
+    """
     declared = request.headers.get("content-length", "0")
     if declared.isdecimal() and int(declared) > MAX_BODY_BYTES:
         raise _too_large()
     _check_encoding(request.headers)
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            return await _whole(request)
+    except TimeoutError:
+        raise BodyTooSlow(f"the body did not arrive within {BODY_SECONDS:g} seconds") from None
+
+
+async def _whole(request: Request) -> bytes:
     chunks, size = [], 0
     async for chunk in request.stream():
         size += len(chunk)

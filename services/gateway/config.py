@@ -25,6 +25,26 @@ class Settings:
         "BATON_GATEWAY_GRACE_SECONDS", default=10.0, help="how long requests in progress may take when it stops"
     )
 
+    concurrency: int = setting(
+        "BATON_GATEWAY_CONCURRENCY", default=1000, help="how many requests may be in progress at one time, 1 or more"
+    )
+    rate_limit: str = setting(
+        "BATON_RATE_LIMIT", default="1000/second", help="how often one caller may ask, such as 100/second, or off"
+    )
+    rate_limit_storage: str = setting(
+        "BATON_RATE_LIMIT_STORAGE", default="", help="redis:// or valkey:// URL where several gateways count together"
+    )
+    cors_origins: str = setting(
+        "BATON_CORS_ORIGINS", default="", help="the origins whose scripts may call, separated by commas"
+    )
+    https: bool = setting(
+        "BATON_GATEWAY_HTTPS", default=False, help="whether browsers reach the gateway over https alone"
+    )
+
+    def __post_init__(self) -> None:
+        if self.concurrency < 1:
+            raise ConfigurationError(f"BATON_GATEWAY_CONCURRENCY is {self.concurrency}: it must be 1 or more")
+
     def addresses(self) -> dict[str, str]:
         """The address of each package. Raises ConfigurationError."""
         addresses = {}

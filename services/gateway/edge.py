@@ -1,10 +1,11 @@
-"""What every request meets first and every answer last: its id, its span, its line in the access log."""
+"""What every request meets first and every answer last: its id, its span, the limits, its line in the access log."""
 
+import asyncio
 import logging
 import re
 import time
 import uuid
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 from starlette.requests import ClientDisconnect, Request
@@ -13,7 +14,11 @@ from starlette.types import Message, Receive, Scope, Send
 
 from services.chassis import telemetry
 from services.chassis.errors import Internal, ServiceError
-from services.gateway.problems import problem_response
+from services.gateway import health
+from services.gateway.browsers import Browsers
+from services.gateway.capacity import Capacity
+from services.gateway.problems import HeadersTooLarge, problem_response
+from services.gateway.rate_limit import RateLimit
 from services.gateway.routes import Endpoint, Router, Values
 
 # OpenTelemetry semantic conventions, stable HTTP names.
@@ -25,14 +30,25 @@ URL_PATH = "url.path"
 _REQUEST_ID = re.compile(r"[A-Za-z0-9_.-]{1,128}")
 _KNOWN_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _CLIENT_LEFT = 499
+# Of the request's path, its query and all of its headers.
+MAX_HEADER_BYTES = 32 * 1024
+# Who takes nothing of its answer for so long is not there any more, or means to keep us busy.
+STALL_SECONDS = 60.0
 _log = logging.getLogger(__name__)
 
 
 class Edge:
     """The gateway as an ASGI application."""
 
-    def __init__(self, router: Router) -> None:
+    def __init__(self, router: Router, rate_limit: RateLimit, capacity: Capacity, browsers: Browsers) -> None:
         self._router = router
+        self._rate_limit = rate_limit
+        self._capacity = capacity
+        self._browsers = browsers
+
+    async def close(self) -> None:
+        """Ends the connections that it has of its own."""
+        await self._rate_limit.close()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -41,17 +57,19 @@ class Edge:
         given = request.headers.get("x-request-id", "")
         scope["request_id"] = given if _REQUEST_ID.fullmatch(given) else str(uuid.uuid4())
         with _server_span(request) as span:
-            answer = _Answer(send, scope["request_id"])
+            answer = _Answer(scope, send, self._browsers)
             began = time.perf_counter()
             try:
                 await self._serve(request, answer, span)
             finally:
+                self._rate_limit.judge(request, answer.status)
                 _record(request, answer, span, time.perf_counter() - began)
 
     async def _serve(self, request: Request, answer: "_Answer", span: Span) -> None:
         try:
-            response = await self._respond(request, span)
-            await response(request.scope, request.receive, answer.send)
+            with ExitStack() as until_answered:
+                response = await self._respond(request, span, until_answered)
+                await response(request.scope, request.receive, answer.send)
         except ClientDisconnect:
             answer.status = _CLIENT_LEFT
         except Exception:
@@ -60,11 +78,19 @@ class Edge:
             span.set_status(Status(StatusCode.ERROR))
             raise
 
-    async def _respond(self, request: Request, span: Span) -> Response:
+    async def _respond(self, request: Request, span: Span, until_answered: ExitStack) -> Response:
         try:
+            _check_headers(request)
+            preflight = self._browsers.preflight(request, self._router)
+            if preflight is not None:
+                return preflight
+            if request.scope["path"] not in health.PATHS:
+                await self._rate_limit.take(request)
+                until_answered.enter_context(self._capacity.place())
             endpoint, values = self._route(request, span)
             return await endpoint(request, values)
         except ServiceError as error:
+            request.scope.setdefault("noted", {}).setdefault("reason", error.reason)
             if isinstance(error, Internal):
                 _log.error("request_failed", exc_info=True)
             return _problem(request, error)
@@ -83,20 +109,29 @@ class Edge:
 
 
 class _Answer:
-    """Sends an answer with its request id, and remembers how far it came."""
+    """Sends an answer with the headers that every one has, and remembers how far it came."""
 
-    def __init__(self, send: Send, request_id: str) -> None:
-        self._send = send
-        self._request_id = request_id.encode("ascii")
+    def __init__(self, scope: Scope, send: Send, browsers: Browsers) -> None:
+        self._scope, self._send, self._browsers = scope, send, browsers
         self.status = 0
         self.is_complete = False
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            message["headers"] = [*message["headers"], (b"x-request-id", self._request_id)]
-        await self._send(message)
+            headers = [*message["headers"], (b"x-request-id", self._scope["request_id"].encode("ascii"))]
+            self._browsers.mark(self._scope, headers)
+            message["headers"] = headers
+        async with asyncio.timeout(STALL_SECONDS):
+            await self._send(message)
         self.is_complete = message["type"] != "http.response.start" and not message.get("more_body", False)
+
+
+def _check_headers(request: Request) -> None:
+    scope = request.scope
+    size = len(scope["raw_path"]) + len(scope["query_string"])
+    if size + sum(len(name) + len(value) for name, value in scope["headers"]) > MAX_HEADER_BYTES:
+        raise HeadersTooLarge(f"the address and the headers are longer than {MAX_HEADER_BYTES} bytes together")
 
 
 def _problem(request: Request, error: ServiceError) -> Response:

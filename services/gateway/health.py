@@ -18,6 +18,8 @@ from services.gateway.routes import Router, Values
 
 _TIMEOUT_SECONDS = 1.0
 _JSON = "application/json"
+PATHS = frozenset({"/health", "/health/live", "/health/ready", "/ready"})
+"""Nobody who watches is ever turned away, however busy the gateway is."""
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import orjson
 from starlette.responses import Response
 
 from services.chassis import telemetry
-from services.chassis.errors import Code, Internal, InvalidArgument, ServiceError, Unimplemented
+from services.chassis.errors import Code, Internal, InvalidArgument, ResourceExhausted, ServiceError, Unimplemented
 
 _MEDIA_TYPE = "application/problem+json"
 # So many faults are named; a caller that has more to mend will ask again.
@@ -29,6 +29,8 @@ _STATUS: Mapping[Code, int] = {
 # Where HTTP has a word of its own for what gRPC tells apart by reason only.
 _STATUS_BY_REASON: Mapping[str, int] = {
     "BODY_TOO_LARGE": 413,
+    "BODY_TOO_SLOW": 408,
+    "HEADERS_TOO_LARGE": 431,
     "MEDIA_TYPE_UNSUPPORTED": 415,
     "METHOD_NOT_ALLOWED": 405,
     "IDEMPOTENCY_KEY_REUSED": 422,
@@ -45,6 +47,29 @@ class MediaTypeUnsupported(InvalidArgument):
     """The body is not JSON, or is compressed."""
 
     default_reason = "MEDIA_TYPE_UNSUPPORTED"
+
+
+class BodyTooSlow(InvalidArgument):
+    """The body did not arrive in the time that is waited for it."""
+
+    default_reason = "BODY_TOO_SLOW"
+
+
+class HeadersTooLarge(InvalidArgument):
+    """The request's line and headers are longer than is read."""
+
+    default_reason = "HEADERS_TOO_LARGE"
+
+
+class TooManyRequests(ResourceExhausted):
+    """The caller asks more often than it may: `quota` times in `window` seconds."""
+
+    default_reason = "TOO_MANY_REQUESTS"
+
+    def __init__(self, quota: int, window: int, retry_after: float) -> None:
+        per = "a second" if window == 1 else f"in {window} seconds"
+        super().__init__(f"more than {quota} requests {per} came from this caller", retry_after=retry_after)
+        self.quota, self.window = quota, window
 
 
 class MethodNotAllowed(Unimplemented):
@@ -96,6 +121,10 @@ def _headers(error: ServiceError, status: int) -> dict[str, str]:
     headers = {}
     if error.retry_after is not None:
         headers["Retry-After"] = str(retry_after_seconds(error.retry_after))
+    if isinstance(error, TooManyRequests):
+        # draft-ietf-httpapi-ratelimit-headers
+        headers["RateLimit-Policy"] = f'"caller";q={error.quota};w={error.window}'
+        headers["RateLimit"] = f'"caller";r=0;t={headers["Retry-After"]}'
     if status == HTTPStatus.UNAUTHORIZED:
         headers["WWW-Authenticate"] = "Bearer"
     if isinstance(error, MethodNotAllowed):

@@ -15,7 +15,7 @@ from services.chassis.auth import TokenExchange
 from services.chassis.errors import Internal
 from services.gateway.backends import Metadata, StreamCall, UnaryCall
 from services.gateway.clients import while_connected
-from services.gateway.credentials import access_token
+from services.gateway.credentials import access_token, set_proven
 from services.gateway.descriptors import VERSION_FIELD, Binding, Method
 from services.gateway.event_stream import EventStream, event_writer
 from services.gateway.request_form import RequestForm
@@ -36,6 +36,7 @@ def unary_endpoint(
         message = await form.read(request, values)
         with while_connected(request):
             response, is_replay = await call(message, metadata)
+        _note_taken(method, request)
         headers = {"Idempotent-Replayed": "true"} if is_replay else {}
         if method.policy.versioned:
             headers["ETag"] = _etag(response, binding)
@@ -54,6 +55,7 @@ def byte_stream_endpoint(method: Method, form: RequestForm, call: StreamCall, ex
         with while_connected(request):
             # Until the first chunk is here a failure can still be answered as one.
             first = await anext(chunks, HttpBody(content_type="application/octet-stream"))
+        _note_taken(method, request)
         return Download(first, chunks, filename)
 
     return serve
@@ -73,6 +75,7 @@ def event_endpoint(
             first = await anext(messages, None)
         if first is None:
             raise Internal(f"{method.path} has ended without a first message")
+        _note_taken(method, request)
         return EventStream(request, first, messages, to_event)
 
     return serve
@@ -103,6 +106,11 @@ async def _metadata(method: Method, request: Request, exchange: TokenExchange) -
     if method.is_open:
         return (request_id,)
     return (request_id, ("authorization", f"Bearer {await access_token(request, exchange)}"))
+
+
+def _note_taken(method: Method, request: Request) -> None:
+    if not method.is_open:
+        set_proven(request)
 
 
 def _etag(response: Message, binding: Binding) -> str:

@@ -15,7 +15,11 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 # After the last request: what is left then are connections on which nobody asked for anything.
 _LAST_BYTES_SECONDS = 0.5
 _HEADER_TIMEOUT_MS = 10_000
+# What is kept of one connection at most: of headers twice what the edge takes, so that it can say what is wrong.
+_BUFFER_BYTES = 64 * 1024
 _BACKLOG = 1024
+# Those that wait for requests among them. The edge turns away what is too much, with an answer.
+_CONNECTIONS = 4096
 _log = logging.getLogger(__name__)
 
 
@@ -74,9 +78,10 @@ async def serve(
         port=port,
         interface=Interfaces.ASGINL,
         http=HTTPModes.http1,
-        http1_settings=HTTP1Settings(header_read_timeout=_HEADER_TIMEOUT_MS),
+        http1_settings=HTTP1Settings(header_read_timeout=_HEADER_TIMEOUT_MS, max_buffer_size=_BUFFER_BYTES),
         websockets=False,
         backlog=_BACKLOG,
+        backpressure=_CONNECTIONS,
         log_enabled=False,
     )
     server.on_startup(lambda: _log.info("serving", extra={"address": f"{host}:{port}"}))

@@ -81,6 +81,8 @@ class Greenhouse:
     by_key: dict[str, Any] = field(default_factory=dict)
     metadata: dict[str, str] = field(default_factory=dict)
     requests: list[Any] = field(default_factory=list)
+    seconds_left: float | None = None
+    """How long the last call might take."""
     fails_with: Exception | None = None
     export_ended: asyncio.Event = field(default_factory=asyncio.Event)
     watched: int = 0
@@ -178,6 +180,7 @@ class Greenhouse:
 
     async def _receive(self, request: Any, context: Any) -> None:
         self.metadata = dict(context.invocation_metadata())
+        self.seconds_left = context.time_remaining()
         self.requests.append(request)
         if self.hold is not None:
             try:
@@ -234,15 +237,16 @@ async def start_backend(greenhouse: Greenhouse, address: str = "127.0.0.1:0") ->
 
 
 @asynccontextmanager
-async def open_garden(contract: Contract) -> AsyncIterator[Garden]:
-    """A gateway and its backends; everything is closed at the end."""
+async def open_garden(contract: Contract, **more: Any) -> AsyncIterator[Garden]:
+    """A gateway, with these settings, and its backends; everything is closed at the end."""
     greenhouse = Greenhouse(contract)
     server, checker, address = await start_backend(greenhouse)
-    settings = Settings(backends=f"{PACKAGE}={address}", auth_address=address, timeout_seconds=5.0)
+    settings = Settings(backends=f"{PACKAGE}={address}", auth_address=address, **{"timeout_seconds": 5.0, **more})
     channels, auth = open_channels(settings.addresses()), open_channel(address)
     try:
         app = build_app(settings, channels, TokenExchange(auth), contract.comments)
         yield Garden(greenhouse, checker, server, address, app)
+        await app.close()
     finally:
         await close_channels([*channels.values(), auth])
         await server.stop(None)
