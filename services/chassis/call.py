@@ -58,6 +58,12 @@ def identify(agent_id: str) -> None:
     call.caller = Caller(agent_id)
 
 
+def is_replay() -> bool:
+    """Whether the current call is answered as an earlier one with the same key was."""
+    call = current.get()
+    return call is not None and call.replayed
+
+
 def seconds_left(at_most: float = math.inf) -> float:
     """How long the current call may still take, and never more than `at_most`. Never negative."""
     call = current.get()

@@ -17,6 +17,7 @@ from google.protobuf.message import DecodeError, Message
 from grpc.aio import AbortError, BaseError, ServicerContext
 from opentelemetry.trace import SpanKind, Status, StatusCode
 
+from services import metric_names
 from services.chassis import call, telemetry, validation
 from services.chassis.auth import Verifier, invalid_token
 from services.chassis.call import Call, Caller
@@ -37,6 +38,7 @@ _log = logging.getLogger(__name__)
 DEFAULT_TIMEOUT_SECONDS = 30.0
 REPLAYED_KEY = "idempotent-replayed"
 _BEARER = "Bearer "
+_NO_CREDENTIAL = frozenset({annotations_pb2.ACCESS_CREDENTIAL_IN_REQUEST, annotations_pb2.ACCESS_PUBLIC})
 # grpc types handlers by their messages; which those are does not matter to any concern.
 _Handler = Any
 _Context = ServicerContext[Any, Any]
@@ -50,6 +52,11 @@ class Concerns(grpc.aio.ServerInterceptor):
         self._policies = policies
         self._verifier = verifier
         self._wrapped: dict[str, _Handler] = {}
+        meter = telemetry.meter()
+        self._calls = meter.create_counter(metric_names.CALLS, description="calls served, by method and code")
+        self._duration = meter.create_histogram(
+            metric_names.CALL_DURATION, unit="s", description="how long calls that answer one message took, by method"
+        )
 
     async def intercept_service(
         self,
@@ -107,7 +114,7 @@ class Concerns(grpc.aio.ServerInterceptor):
 
         The cause of a fault of ours is logged here, where the log line bears the trace's id.
         """
-        name = serving.method.lstrip("/")
+        name, began, code = serving.method.lstrip("/"), time.perf_counter(), "CANCELLED"
         metadata = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
         with telemetry.tracer().start_as_current_span(
             name,
@@ -119,14 +126,16 @@ class Concerns(grpc.aio.ServerInterceptor):
         ) as span:
             try:
                 answered = await self._in_time(serving, context, default_timeout, metadata, answer)
-                span.set_attribute(telemetry.RPC_STATUS, "OK")
+                code = "OK"
+                span.set_attribute(telemetry.RPC_STATUS, code)
                 return answered
             except asyncio.CancelledError:
                 span.set_attribute(telemetry.RPC_STATUS, "CANCELLED")
                 raise
             except Exception as error:
                 told = _told(error)
-                span.set_attribute(telemetry.RPC_STATUS, told.code.name)
+                code = told.code.name
+                span.set_attribute(telemetry.RPC_STATUS, code)
                 span.set_attribute(telemetry.ERROR_TYPE, type(error).__name__)
                 span.set_attribute(telemetry.ERROR_REASON, told.reason)
                 if isinstance(told, Internal):
@@ -134,6 +143,9 @@ class Concerns(grpc.aio.ServerInterceptor):
                     span.set_status(Status(StatusCode.ERROR))
                 raise
             finally:
+                self._calls.add(1, {telemetry.RPC_METHOD: name, telemetry.RPC_STATUS: code})
+                if default_timeout is not None:
+                    self._duration.record(time.perf_counter() - began, {telemetry.RPC_METHOD: name})
                 if serving.caller is not None:
                     span.set_attribute(telemetry.CALLER, serving.caller.agent_id)
 
@@ -167,7 +179,7 @@ class Concerns(grpc.aio.ServerInterceptor):
         policy = self._policies.get(method)
         if policy is None:
             raise PermissionDenied("this method is not open to anybody", reason="METHOD_NOT_OPEN")
-        if policy.access == annotations_pb2.ACCESS_CREDENTIAL_IN_REQUEST:
+        if policy.access in _NO_CREDENTIAL:
             return None
         authorization = metadata.get("authorization", "")
         if not authorization:

@@ -8,6 +8,7 @@ from baton.api.v1 import inbox_service_pb2, inbox_service_pb2_grpc
 from grpc.aio import Channel
 from sqlalchemy import Connection, Table
 
+from services import metric_names
 from services.chassis import outbox, telemetry
 from services.chassis.clock import Clock
 from services.chassis.database import Database
@@ -65,7 +66,9 @@ class Relay:
         self._topic = topic
         self._deliver = deliver
         self._lag = telemetry.meter().create_histogram(
-            "baton.outbox.lag", unit="s", description="from when a message was put into the outbox until its delivery"
+            metric_names.OUTBOX_LAG,
+            unit="s",
+            description="from when a message was put into the outbox until its delivery",
         )
 
     async def step(self) -> float:

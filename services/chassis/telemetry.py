@@ -14,8 +14,9 @@ from functools import cache
 import orjson
 from opentelemetry import metrics, trace
 from opentelemetry.context import Context
-from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics import Histogram, MeterProvider
 from opentelemetry.sdk.metrics.export import MetricReader, PeriodicExportingMetricReader
+from opentelemetry.sdk.metrics.view import ExplicitBucketHistogramAggregation, View
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
@@ -34,15 +35,22 @@ ERROR_REASON = "baton.error.reason"
 CALLER = "baton.caller"
 
 _TRACEPARENT = re.compile("00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})")
+# The library's own are for milliseconds.
+_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600)
+_SECONDS = View(
+    instrument_type=Histogram, instrument_unit="s", aggregation=ExplicitBucketHistogramAggregation(_BUCKETS)
+)
 _propagator = TraceContextTextMapPropagator()
 _RECORD_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
-def configure(service: str, *, clean: Clean | None = None) -> None:
+def configure(service: str, *, clean: Clean | None = None, exposes: bool = False) -> None:
     """Sets up traces, metrics and logs of this process; called once, by its `__main__`.
 
     Traces and metrics go to OTEL_EXPORTER_OTLP_ENDPOINT when it is set; without it spans still have ids, so that
-    trace ids are on runs and in answers, but nothing is recorded. Log lines and spans go through `clean`.
+    trace ids are on runs and in answers, but nothing is recorded. Metrics are also served at BATON_METRICS_LISTEN when
+    that is set; with `exposes` the process serves the text of `chassis.exposition` by itself. Log lines and spans go
+    through `clean`.
     """
     handler = _log_handler(service, clean)
     logging.basicConfig(level=os.environ.get("BATON_LOG_LEVEL", "INFO").upper(), handlers=[handler])
@@ -59,8 +67,15 @@ def configure(service: str, *, clean: Clean | None = None) -> None:
         recorded.add_span_processor(BatchSpanProcessor(CleanedSpans(exporter, clean) if clean else exporter))
         tracer_provider = recorded
         readers.append(PeriodicExportingMetricReader(OTLPMetricExporter()))
+    address = os.environ.get("BATON_METRICS_LISTEN")
+    if address or exposes:
+        from services.chassis import exposition
+
+        readers.append(exposition.reader())
+        if address:
+            exposition.serve_or_exit(service, address)
     trace.set_tracer_provider(tracer_provider)
-    metrics.set_meter_provider(MeterProvider(readers, resource=resource, shutdown_on_exit=False))
+    metrics.set_meter_provider(MeterProvider(readers, resource=resource, shutdown_on_exit=False, views=[_SECONDS]))
 
 
 def shutdown() -> None:

@@ -29,7 +29,7 @@ async def run(settings: Settings) -> None:
 
 
 def main() -> None:
-    telemetry.configure("gateway")
+    telemetry.configure("gateway", exposes=True)
     try:
         uvloop.run(run(load(Settings)))
     except (ConfigurationError, OSError) as error:

@@ -6,13 +6,15 @@ import orjson
 from grpc.aio import Channel
 
 from services.chassis.auth import TokenExchange
+from services.chassis.version import installed_version
 from services.gateway.backends import StreamCall, UnaryCall
 from services.gateway.browsers import Browsers
 from services.gateway.capacity import Capacity
 from services.gateway.config import Settings
 from services.gateway.descriptors import KEY_HEADER, Binding, Method, load_methods
 from services.gateway.edge import Edge
-from services.gateway.health import Health, gateway_version
+from services.gateway.health import Health
+from services.gateway.metrics import Metrics
 from services.gateway.openapi.document import describe
 from services.gateway.pages import add_pages
 from services.gateway.rate_limit import RateLimit
@@ -53,9 +55,10 @@ def build_app(
         for binding in method.bindings:
             router.add(binding.verb, binding.template, endpoint(method, binding))
     Health(channels).add_routes(router)
-    add_pages(router, orjson.dumps(describe(methods, comments, gateway_version())))
+    Metrics(settings.metrics_addresses(), exchange).add_routes(router)
+    add_pages(router, orjson.dumps(describe(methods, comments, installed_version())))
     catalogue = catalogue_of(methods, comments, unary_call, parsers, printers)
-    router.add("POST", PATH, mcp_endpoint(catalogue, exchange, gateway_version()))
+    router.add("POST", PATH, mcp_endpoint(catalogue, exchange, installed_version()))
     return Edge(
         router,
         RateLimit(settings.rate_limit, settings.rate_limit_storage),

@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from services import metric_names
+from services.chassis import telemetry
 from services.chassis.errors import Unavailable
 
 _AGAIN_SECONDS = 1
@@ -17,6 +19,9 @@ class Capacity:
     def __init__(self, most: int) -> None:
         self._most = most
         self._busy = 0
+        self._in_progress = telemetry.meter().create_up_down_counter(
+            metric_names.REQUESTS_IN_PROGRESS, description="requests that are being answered"
+        )
 
     @contextmanager
     def place(self) -> Iterator[None]:
@@ -28,7 +33,9 @@ class Capacity:
                 retry_after=_AGAIN_SECONDS,
             )
         self._busy += 1
+        self._in_progress.add(1)
         try:
             yield
         finally:
             self._busy -= 1
+            self._in_progress.add(-1)

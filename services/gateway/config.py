@@ -41,18 +41,32 @@ class Settings:
         "BATON_GATEWAY_HTTPS", default=False, help="whether browsers reach the gateway over https alone"
     )
 
+    metrics_sources: str = setting(
+        "BATON_METRICS_SOURCES",
+        default="",
+        help="whose metrics /metrics shows beside the gateway's own: tasks=127.0.0.1:9102,worker=unix:/run/worker.prom",
+    )
+
     def __post_init__(self) -> None:
         if self.concurrency < 1:
             raise ConfigurationError(f"BATON_GATEWAY_CONCURRENCY is {self.concurrency}: it must be 1 or more")
 
     def addresses(self) -> dict[str, str]:
         """The address of each package. Raises ConfigurationError."""
-        addresses = {}
-        for pair in self.backends.split(","):
-            package, equals, address = pair.strip().partition("=")
-            if not (package and equals and address) or package in addresses:
-                raise ConfigurationError(
-                    f"BATON_BACKENDS has {pair.strip()!r}: write package=host:port, each package once"
-                )
-            addresses[package] = address
-        return addresses
+        return _pairs(self.backends, "BATON_BACKENDS", "package=host:port, each package once")
+
+    def metrics_addresses(self) -> dict[str, str]:
+        """Where each process whose metrics are shown serves them, by name. Raises ConfigurationError."""
+        if not self.metrics_sources:
+            return {}
+        return _pairs(self.metrics_sources, "BATON_METRICS_SOURCES", "name=host:port or name=unix:/path, each once")
+
+
+def _pairs(text: str, variable: str, form: str) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for pair in text.split(","):
+        name, equals, address = pair.strip().partition("=")
+        if not (name and equals and address) or name in found:
+            raise ConfigurationError(f"{variable} has {pair.strip()!r}: write {form}")
+        found[name] = address
+    return found

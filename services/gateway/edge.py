@@ -12,6 +12,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
+from services import metric_names
 from services.chassis import telemetry
 from services.chassis.errors import Internal, ServiceError
 from services.gateway import health
@@ -45,6 +46,7 @@ class Edge:
         self._rate_limit = rate_limit
         self._capacity = capacity
         self._browsers = browsers
+        self._metrics = _Metrics()
 
     async def close(self) -> None:
         """Ends the connections that it has of its own."""
@@ -63,7 +65,9 @@ class Edge:
                 await self._serve(request, answer, span)
             finally:
                 self._rate_limit.judge(request, answer.status)
-                _record(request, answer, span, time.perf_counter() - began)
+                seconds = time.perf_counter() - began
+                self._metrics.record(request, answer, seconds)
+                _record(request, answer, span, seconds)
 
     async def _serve(self, request: Request, answer: "_Answer", span: Span) -> None:
         try:
@@ -125,6 +129,26 @@ class _Answer:
         async with asyncio.timeout(STALL_SECONDS):
             await self._send(message)
         self.is_complete = message["type"] != "http.response.start" and not message.get("more_body", False)
+
+
+class _Metrics:
+    """How many requests there were, and how long they took."""
+
+    def __init__(self) -> None:
+        meter = telemetry.meter()
+        self._requests = meter.create_counter(
+            metric_names.HTTP_REQUESTS, description="requests over HTTP, by method, route and status"
+        )
+        self._duration = meter.create_histogram(
+            metric_names.HTTP_REQUEST_DURATION, unit="s", description="how long requests over HTTP took, by route"
+        )
+
+    def record(self, request: Request, answer: _Answer, seconds: float) -> None:
+        method = request.method if request.method in _KNOWN_METHODS else "_OTHER"
+        # The route and not the path: anybody can make up paths.
+        route = {"method": method, "route": request.scope.get("route", "")}
+        self._requests.add(1, {**route, "status": str(answer.status)})
+        self._duration.record(seconds, route)
 
 
 def _check_headers(request: Request) -> None:

@@ -4,19 +4,25 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import orjson
+from baton.api.v1 import health_service_pb2, health_service_pb2_grpc
 from grpc.aio import AioRpcError, Channel
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from starlette.requests import Request
 from starlette.responses import Response
 
+from services.chassis import enums
 from services.chassis.errors import Unavailable
+from services.chassis.version import installed_version
 from services.gateway.routes import Router, Values
 
 _TIMEOUT_SECONDS = 1.0
+# A service gives each of its looks two.
+_SAID_TIMEOUT_SECONDS = 3.0
+_HEALTHY = "healthy"
+_STATUS_NAMES = enums.short_names(health_service_pb2.HealthStatus.DESCRIPTOR)
 _JSON = "application/json"
 PATHS = frozenset({"/health", "/health/live", "/health/ready", "/ready"})
 """Nobody who watches is ever turned away, however busy the gateway is."""
@@ -24,18 +30,21 @@ PATHS = frozenset({"/health", "/health/live", "/health/ready", "/ready"})
 
 @dataclass(frozen=True)
 class Check:
-    """How one backend is."""
+    """How one backend, or something that it has looked at, is."""
 
     name: str
     status: str
-    """`healthy` or `unhealthy`."""
+    """`healthy`, `degraded` or `unhealthy`."""
     message: str
     duration_ms: float
     details: dict[str, str] = field(default_factory=dict)
 
 
 class Health:
-    """The health of the backends behind `channels`, by name, each asked by the standard gRPC health check."""
+    """The health of the backends behind `channels`, by name.
+
+    Whether each serves is asked by the standard gRPC health check, and for the report what it says of itself.
+    """
 
     def __init__(self, channels: Mapping[str, Channel]) -> None:
         self._channels = channels
@@ -52,33 +61,37 @@ class Health:
         return Response(b'{"status":"live"}', media_type=_JSON)
 
     async def _ready(self, request: Request, values: Values) -> Response:
-        failing = [check for check in await self._checks() if check.status != "healthy"]
+        failing = [check for check in await self._checks() if check.status != _HEALTHY]
         if failing:
             reasons = "; ".join(f"{check.name}: {check.message}" for check in failing)
             raise Unavailable(f"not ready: {reasons}", reason="NOT_READY", retry_after=1)
         return Response(b'{"status":"ready"}', media_type=_JSON)
 
     async def _report(self, request: Request, values: Values) -> Response:
-        checks = await self._checks()
-        status = _overall(checks)
+        serving, said = await asyncio.gather(self._checks(), self._said())
+        status = _overall(serving, said)
         report = {
             "status": status,
-            "checks": [asdict(check) for check in checks],
-            "summary": f"{sum(check.status == 'healthy' for check in checks)} of {len(checks)} services are healthy",
+            "checks": [asdict(check) for check in (*serving, *said)],
+            "summary": f"{sum(check.status == _HEALTHY for check in serving)} of {len(serving)} services are healthy",
             "uptime_seconds": round(time.monotonic() - self._began, 3),
-            "version": gateway_version(),
+            "version": installed_version(),
         }
         return Response(orjson.dumps(report), 503 if status == "unhealthy" else 200, media_type=_JSON)
 
     async def _checks(self) -> list[Check]:
         return await asyncio.gather(*(_check(name, channel) for name, channel in self._channels.items()))
 
+    async def _said(self) -> list[Check]:
+        answers = await asyncio.gather(*(_said_by(name, channel) for name, channel in self._channels.items()))
+        return [check for answer in answers for check in answer]
+
 
 async def _check(name: str, channel: Channel) -> Check:
     began = time.perf_counter()
     message = await _ask(channel)
     duration_ms = round((time.perf_counter() - began) * 1000, 3)
-    return Check(name, "healthy" if message == "serving" else "unhealthy", message, duration_ms)
+    return Check(name, _HEALTHY if message == "serving" else "unhealthy", message, duration_ms)
 
 
 async def _ask(channel: Channel) -> str:
@@ -91,16 +104,26 @@ async def _ask(channel: Channel) -> str:
     return "serving" if answer.status == health_pb2.HealthCheckResponse.SERVING else "not serving"
 
 
-def _overall(checks: Sequence[Check]) -> str:
-    healthy = sum(check.status == "healthy" for check in checks)
-    if healthy == len(checks):
-        return "healthy"
-    return "degraded" if healthy else "unhealthy"
-
-
-def gateway_version() -> str:
-    """The installed version, or `unknown` in a checkout that was never installed."""
+async def _said_by(name: str, channel: Channel) -> list[Check]:
+    """What a backend says of itself; nothing when it does not answer, or has no such method."""
     try:
-        return version("baton")
-    except PackageNotFoundError:
-        return "unknown"
+        stub = health_service_pb2_grpc.HealthServiceStub(channel)
+        answer = await stub.CheckHealth(health_service_pb2.CheckHealthRequest(), timeout=_SAID_TIMEOUT_SECONDS)
+    except AioRpcError:
+        return []
+    return [
+        Check(
+            f"{name}/{check.name}",
+            _STATUS_NAMES.get(check.status, "unhealthy"),
+            check.message,
+            check.duration_ms,
+            dict(sorted(check.details.items())),
+        )
+        for check in answer.checks
+    ]
+
+
+def _overall(serving: Sequence[Check], said: Sequence[Check]) -> str:
+    if not any(check.status == _HEALTHY for check in serving):
+        return "unhealthy"
+    return _HEALTHY if all(check.status == _HEALTHY for check in (*serving, *said)) else "degraded"

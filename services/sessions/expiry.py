@@ -4,6 +4,7 @@ import logging
 from collections import Counter
 from datetime import timedelta
 
+from services import metric_names
 from services.chassis import telemetry
 from services.chassis.database import Database
 from services.sessions.operations import session as operations
@@ -19,7 +20,7 @@ class SessionExpiry:
         self._database = database
         self._retention = retention
         self._expired = telemetry.meter().create_counter(
-            "baton.sessions.expired", description="sessions that expired, by reason"
+            metric_names.SESSIONS_EXPIRED, description="sessions that expired, by reason"
         )
 
     async def step(self) -> float:

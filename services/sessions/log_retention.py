@@ -3,6 +3,7 @@
 import time
 from collections import Counter
 
+from services import metric_names
 from services.chassis import telemetry
 from services.chassis.database import Database
 from services.sessions.operations.log_retention import BATCH, KINDS, audit_pruning, prune_batch
@@ -20,7 +21,7 @@ class LogRetention:
         self._database = database
         self._days = days
         self._pruned = telemetry.meter().create_counter(
-            "baton.logs.pruned", description="what retention has deleted, by kind"
+            metric_names.LOGS_PRUNED, description="what retention has deleted, by kind"
         )
 
     async def step(self) -> float:

@@ -23,6 +23,7 @@ KNOWN = frozenset(
         "logs:read",
         "logs:write",
         "messages:deliver",
+        "metrics:read",
         "runs:read",
         "runs:report",
         "runs:work",

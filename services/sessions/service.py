@@ -7,7 +7,13 @@ from datetime import timedelta
 from functools import partial
 
 import grpc
-from baton.api.v1 import auth_service_pb2, auth_service_pb2_grpc, inbox_service_pb2, inbox_service_pb2_grpc
+from baton.api.v1 import (
+    auth_service_pb2,
+    auth_service_pb2_grpc,
+    health_service_pb2,
+    inbox_service_pb2,
+    inbox_service_pb2_grpc,
+)
 from baton.sessions.v1 import (
     agent_service_pb2,
     agent_service_pb2_grpc,
@@ -42,6 +48,7 @@ from services.chassis.database import Database
 from services.chassis.egress import allowed
 from services.chassis.egress.guard import Guard
 from services.chassis.errors import ServiceError
+from services.chassis.health import add_health
 from services.chassis.idempotency import Idempotency
 from services.chassis.inbox import InboxServicer
 from services.chassis.listener import CONNECTION_SECONDS, Listener
@@ -57,6 +64,7 @@ from services.sessions.expiry import SessionExpiry
 from services.sessions.keys import ensure_audit_key, ensure_keys
 from services.sessions.last_used import LastUsed
 from services.sessions.log_retention import MAX_DAYS, LogRetention
+from services.sessions.measuring import Measuring
 from services.sessions.operations.audit import take_actions
 from services.sessions.operations.usage import take_usage
 from services.sessions.pruning import Pruning
@@ -94,6 +102,7 @@ class Service:
     listener: Listener | None
     """None on SQLite, where there are no replicas."""
     session_expiry: SessionExpiry
+    measuring: Measuring
     audit_relay: Relay
     told_relays: Mapping[str, Relay]
     """What the tasks service is told of, by topic; empty when it is not named."""
@@ -117,6 +126,7 @@ class Service:
             loops.forever("tokens-used", self.last_used.write, timeout=30),
             loops.forever("tokens-ended", self.pruning.step, timeout=30),
             loops.forever("log-retention", self.log_retention.step, timeout=60),
+            loops.forever("measuring", self.measuring.step, timeout=30),
             loops.forever("session-expiry", self.session_expiry.step, timeout=30),
         ]
 
@@ -162,6 +172,7 @@ def build(settings: Settings, clock: Clock | None = None) -> Service:
         usage_service_pb2.DESCRIPTOR,
         budget_service_pb2.DESCRIPTOR,
         inbox_service_pb2.DESCRIPTOR,
+        health_service_pb2.DESCRIPTOR,
     )
     server = create_server(policies(contract), Verifier(settings.jwks_file, clock or SystemClock()))
     auth_service_pb2_grpc.add_AuthServiceServicer_to_server(AuthServicer(database, signing_key, last_used), server)
@@ -189,6 +200,7 @@ def build(settings: Settings, clock: Clock | None = None) -> Service:
     )
     usage_service_pb2_grpc.add_UsageServiceServicer_to_server(UsageServicer(database, idempotency, cursors), server)
     budget_service_pb2_grpc.add_BudgetServiceServicer_to_server(BudgetServicer(database, idempotency, cursors), server)
+    add_health(server, database)
     take_audit = partial(take_actions, key=audit_key)
     inbox = InboxServicer(database, {AUDIT: take_audit, USAGE: take_usage})
     inbox_service_pb2_grpc.add_InboxServiceServicer_to_server(inbox, server)
@@ -207,6 +219,7 @@ def build(settings: Settings, clock: Clock | None = None) -> Service:
         feed=feed,
         listener=listener,
         session_expiry=SessionExpiry(database, retention),
+        measuring=Measuring(database),
         audit_relay=Relay(database, tables.outbox, AUDIT, to_own(database, take_audit, SCHEMA)),
         told_relays=told_relays,
         peers=peers,

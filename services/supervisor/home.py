@@ -48,12 +48,12 @@ class Home:
         if new and demo:
             self.demo_due.touch()
 
-    def addresses(self, names: Sequence[str]) -> dict[str, str]:
+    def addresses(self, names: Sequence[str], suffix: str = "sock") -> dict[str, str]:
         """Where the services of these names serve: sockets that nobody else on the machine may open.
 
         Raises ConfigurationError when the home's path is too long for them.
         """
-        paths = {name: self.sockets / f"{name}.sock" for name in names}
+        paths = {name: self.sockets / f"{name}.{suffix}" for name in names}
         excess = max(len(os.fsencode(path)) for path in paths.values()) - _SOCKET_PATH_BYTES
         if excess > 0:
             raise ConfigurationError(f"the path {self.path} is {excess} bytes too long: set BATON_HOME to another")

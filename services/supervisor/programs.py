@@ -12,6 +12,8 @@ CONTEXTS = ("sessions", "tasks", "workflows")
 # Passed on from the supervisor's own environment, beside everything that begins with one of the prefixes.
 _PASSED = ("PATH", "HOME", "LANG", "TZ", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR", "IDEMPOTENCY_TTL_SECONDS")
 _PASSED_PREFIXES = ("OTEL_", "GRPC_", "PYTHON", "LC_", "BATON_GATEWAY_")
+# Where a rate is counted may be a URL with a password: nobody else gets it.
+_GATEWAY_SETTINGS = ("BATON_RATE_LIMIT", "BATON_RATE_LIMIT_STORAGE", "BATON_CORS_ORIGINS", "BATON_METRICS_LISTEN")
 _PASSED_SETTINGS = (
     "SESSION_RETENTION_DAYS",
     "BATON_LOG_LEVEL",
@@ -45,8 +47,11 @@ def programs(
     }
     keys = {"BATON_JWKS_FILE": str(home.jwks), "BATON_CURSOR_KEY_FILE": str(home.cursor_key)}
 
+    metrics = home.addresses([*CONTEXTS, "worker"], "prom")
+
     def program(name: str, environment: dict[str, str], grace_seconds: float = _GRACE_SECONDS) -> Program:
-        return Program(name, inherited | environment, home.logs / f"{name}.log", grace_seconds)
+        exposed = {"BATON_METRICS_LISTEN": metrics[name]} if name in metrics else {}
+        return Program(name, inherited | exposed | environment, home.logs / f"{name}.log", grace_seconds)
 
     calls = {"BATON_SERVICES_TOKEN_FILE": str(home.services_token)}
     own: dict[str, dict[str, str]] = {
@@ -77,6 +82,8 @@ def programs(
         "BATON_PORT": str(settings.port),
         "BATON_AUTH_ADDRESS": addresses["sessions"],
         "BATON_BACKENDS": ",".join(f"baton.{name}.v1={addresses[name]}" for name in CONTEXTS),
+        "BATON_METRICS_SOURCES": ",".join(f"{name}={address}" for name, address in metrics.items()),
+        **{name: os.environ[name] for name in _GATEWAY_SETTINGS if name in os.environ},
     }
     worker = {
         "BATON_TASKS_ADDRESS": addresses["tasks"],

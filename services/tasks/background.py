@@ -5,6 +5,7 @@ import time
 from collections import Counter
 from datetime import timedelta
 
+from services import metric_names
 from services.chassis import telemetry
 from services.chassis.clock import Clock, SystemClock
 from services.chassis.database import Database
@@ -32,10 +33,16 @@ class Scheduler:
         self._work_wakeup = work_wakeup
         self._clock = clock or SystemClock()
         self._occurrences = telemetry.meter().create_counter(
-            "baton.occurrences", description="nominal times of schedules that were judged, by outcome"
+            metric_names.OCCURRENCES, description="nominal times of schedules that were judged, by outcome"
         )
         self._lag = telemetry.meter().create_histogram(
-            "baton.scheduler.lag", unit="s", description="from when a run was due until it was queued"
+            metric_names.SCHEDULER_LAG, unit="s", description="from when a run was due until it was queued"
+        )
+        self._ticks = telemetry.meter().create_counter(
+            metric_names.SCHEDULER_TICKS, description="rounds of the scheduler"
+        )
+        self._queued = telemetry.meter().create_counter(
+            metric_names.SCHEDULER_JOBS_CREATED, description="runs that the scheduler has queued"
         )
 
     async def step(self) -> float:
@@ -58,6 +65,8 @@ class Scheduler:
             _log.error("schedule_unreadable", extra={"task_id": task.task_id, "reason": task.reason})
         for outcome, count in Counter(occurrence.outcome for occurrence in fired.occurrences).items():
             self._occurrences.add(count, {_OUTCOME: outcome.value})
+        self._ticks.add(1)
+        self._queued.add(len(fired.runs))
         for run in fired.runs:
             self._lag.record((fired.at - run.due_at).total_seconds())
 
@@ -68,7 +77,7 @@ class Reaper:
     def __init__(self, database: Database, work_wakeup: Wakeup) -> None:
         self._database = database
         self._work_wakeup = work_wakeup
-        self._expiries = telemetry.meter().create_counter("baton.lease.expiries", description="leases that ended")
+        self._expiries = telemetry.meter().create_counter(metric_names.LEASE_EXPIRIES, description="leases that ended")
         self._forgets_at = 0.0
         self._forgets_keys_at = 0.0
 

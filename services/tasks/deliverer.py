@@ -9,6 +9,7 @@ from functools import partial
 
 from sqlalchemy import Connection
 
+from services import metric_names
 from services.chassis import telemetry
 from services.chassis.clock import Clock
 from services.chassis.database import Database
@@ -44,10 +45,10 @@ class Deliverer:
         self._done = Wakeup()
         self._measures_at = 0.0
         self._attempts = telemetry.meter().create_counter(
-            "baton.webhook.attempts", description="requests to webhooks, by what they mean for their delivery"
+            metric_names.WEBHOOK_ATTEMPTS, description="requests to webhooks, by what they mean for their delivery"
         )
         self._oldest = telemetry.meter().create_gauge(
-            "baton.webhook.oldest_pending", unit="s", description="age of the oldest delivery that is pending"
+            metric_names.WEBHOOK_OLDEST_PENDING, unit="s", description="age of the oldest delivery that is pending"
         )
 
     @property

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable
 
+from services import metric_names
 from services.chassis import telemetry
 from services.tasks.models.event import Delivery
 
@@ -12,7 +13,7 @@ class DeliveryCounts:
 
     def __init__(self) -> None:
         self._deliveries = telemetry.meter().create_counter(
-            "baton.event.deliveries", description="tasks that were matched with an event, by outcome"
+            metric_names.EVENT_DELIVERIES, description="tasks that were matched with an event, by outcome"
         )
 
     def add(self, deliveries: Iterable[Delivery]) -> None:

@@ -1,5 +1,6 @@
 """The loop that matches events with tasks, where that is not done by whoever published them."""
 
+from services import metric_names
 from services.chassis import telemetry
 from services.chassis.database import Database
 from services.chassis.wakeup import Wakeup
@@ -23,7 +24,7 @@ class Dispatcher:
         self._work_wakeup = work_wakeup
         self._counts = counts
         self._lag = telemetry.meter().create_histogram(
-            "baton.event.lag",
+            metric_names.EVENT_LAG,
             unit="s",
             description="from when an event was published until it was matched with all tasks",
         )

@@ -5,6 +5,7 @@ from functools import partial
 
 from sqlalchemy import Connection
 
+from services import metric_names
 from services.chassis import telemetry
 from services.chassis.clock import Clock
 from services.chassis.database import Database
@@ -26,7 +27,7 @@ class Expiry:
         self._database = database
         self._work_wakeup = work_wakeup
         self._expired = telemetry.meter().create_counter(
-            "baton.approvals.expired", description="approvals that nobody decided in time"
+            metric_names.APPROVALS_EXPIRED, description="approvals that nobody decided in time"
         )
 
     async def step(self) -> float:

@@ -5,7 +5,7 @@ from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 
 import grpc
-from baton.api.v1 import inbox_service_pb2, inbox_service_pb2_grpc
+from baton.api.v1 import health_service_pb2, inbox_service_pb2, inbox_service_pb2_grpc
 from baton.tasks.v1 import (
     approval_service_pb2,
     approval_service_pb2_grpc,
@@ -41,6 +41,7 @@ from services.chassis.egress import allowed
 from services.chassis.egress.client import Egress
 from services.chassis.egress.guard import Guard
 from services.chassis.errors import Unavailable
+from services.chassis.health import add_health, look_at_loop
 from services.chassis.idempotency import Idempotency
 from services.chassis.ids import is_uuid, stored_id
 from services.chassis.inbox import InboxServicer
@@ -60,6 +61,7 @@ from services.tasks.delivery_counts import DeliveryCounts
 from services.tasks.dispatcher import Dispatcher
 from services.tasks.expiry import Expiry
 from services.tasks.housekeeping import MonthMaker, Retention
+from services.tasks.measuring import Measuring
 from services.tasks.models.schedule import is_timezone
 from services.tasks.operations.agent_webhook import take_agent_webhooks
 from services.tasks.operations.budget import take_budgets
@@ -103,6 +105,7 @@ class Service:
     dispatcher: Dispatcher
     deliverer: Deliverer
     attendance: Attendance
+    measuring: Measuring
     listener: Listener | None
     """None on SQLite, which one process has to itself."""
     month_maker: MonthMaker | None
@@ -139,6 +142,7 @@ class Service:
             loops.forever("dispatcher", self.dispatcher.step, timeout=30),
             loops.forever("webhooks", self.deliverer.step, timeout=30),
             loops.forever("attendance", self.attendance.step, timeout=30),
+            loops.forever("measuring", self.measuring.step, timeout=30),
             loops.forever("idempotency", self.idempotency.forget_expired, timeout=30),
         )
 
@@ -199,6 +203,7 @@ def build(settings: Settings, clock: Clock | None = None) -> Service:
         webhook_service_pb2.DESCRIPTOR,
         probe_service_pb2.DESCRIPTOR,
         inbox_service_pb2.DESCRIPTOR,
+        health_service_pb2.DESCRIPTOR,
     )
     server = create_server(policies(contract), Verifier(settings.jwks_file, clock or SystemClock()))
     task_servicer = TaskServicer(database, idempotency, cursors, work_wakeup, settings.default_timezone)
@@ -226,6 +231,13 @@ def build(settings: Settings, clock: Clock | None = None) -> Service:
     inbox = InboxServicer(database, {EVENT: take_events, AGENT_WEBHOOK: take_agent_webhooks, BUDGET: take_budgets})
     inbox_service_pb2_grpc.add_InboxServiceServicer_to_server(inbox, server)
     probe_service_pb2_grpc.add_ProbeServiceServicer_to_server(ProbeServicer(database, work_wakeup), server)
+    measuring = Measuring(database)
+    looks = {
+        "queue": measuring.look_at_queue,
+        "workers": measuring.look_at_workers,
+        "scheduler": look_at_loop("scheduler"),
+    }
+    add_health(server, database, looks)
     scheduler, reaper = Scheduler(database, work_wakeup, clock), Reaper(database, work_wakeup)
     expiry = Expiry(database, work_wakeup)
     month_maker = MonthMaker(database) if database.is_postgres else None
@@ -247,6 +259,7 @@ def build(settings: Settings, clock: Clock | None = None) -> Service:
         dispatcher=Dispatcher(database, dispatch_wakeup, work_wakeup, delivery_counts),
         deliverer=Deliverer(database, WebhookSender(Egress(guard), clock)),
         attendance=attendance,
+        measuring=measuring,
         listener=listener,
         month_maker=month_maker,
         retention=retention,

@@ -14,6 +14,7 @@ from valkey.asyncio import Valkey
 from valkey.asyncio.connection import parse_url
 from valkey.exceptions import ResponseError, ValkeyError
 
+from services import metric_names
 from services.chassis import telemetry
 from services.chassis.call import Caller
 from services.chassis.config import ConfigurationError
@@ -95,10 +96,10 @@ class StreamConsumer:
         self._pause = _FIRST_PAUSE_SECONDS
         meter = telemetry.meter()
         self._messages = meter.create_counter(
-            "baton.stream.messages", description="messages of the stream of events, by what became of them"
+            metric_names.STREAM_MESSAGES, description="messages of the stream of events, by what became of them"
         )
         self._connected = meter.create_gauge(
-            "baton.stream.connected", description="whether the stream of events can be read: 1 or 0"
+            metric_names.STREAM_CONNECTED, description="whether the stream of events can be read: 1 or 0"
         )
 
     async def step(self) -> float:

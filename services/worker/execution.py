@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import math
+import time
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
@@ -19,7 +20,7 @@ from services.chassis.timestamps import from_timestamp
 from services.pipeline.definition import Pipeline, Step
 from services.pipeline.errors import PipelineError
 from services.pipeline.options import OnError
-from services.worker import failures, payloads, spans
+from services.worker import failures, measures, payloads, spans
 from services.worker.approvals import Approvals, NeedsApproval
 from services.worker.failures import InternalFault, StepFailed
 from services.worker.files import Files
@@ -51,7 +52,8 @@ class Executor:
         runner = StepRunner(leased.lease.run_id, leased.lease.attempt, tools, approvals, self._clock)
         with spans.run_span(leased) as span:
             try:
-                await _Execution(leased, held, runner, approvals, self._reporter, self._files, span).run()
+                execution = _Execution(leased, held, runner, approvals, self._reporter, self._files, self._clock, span)
+                await execution.run()
             except LeaseLost:
                 _log.warning("lease_lost", extra={"run_id": held.lease.run_id, "attempt": held.lease.attempt})
                 spans.mark_failed(span, "lease_lost")
@@ -84,12 +86,14 @@ class _Execution:
         approvals: Approvals,
         reporter: Reporter,
         files: Files,
+        clock: Clock,
         span: Span,
     ) -> None:
         self._leased = leased
         self._held = held
         self._runner = runner
         self._reporter = reporter
+        self._clock = clock
         self._span = span
         self._files = files
         self._outputs = Outputs(files)
@@ -100,6 +104,7 @@ class _Execution:
         self._unreported: list[run_pb2.RunStep] = []
 
     async def run(self) -> None:
+        begun = time.monotonic()
         try:
             outcome = await self._work()
         except asyncio.CancelledError:
@@ -110,6 +115,9 @@ class _Execution:
         except ServiceError:
             outcome = await self._unrecordable()
         self._held.end()
+        lasted = self._clock.now() - from_timestamp(self._leased.started_at)
+        ended = outcome.WhichOneof("outcome") or ""
+        measures.count_execution(ended, time.monotonic() - begun, lasted.total_seconds())
         await self._end(outcome)
 
     async def _work(self) -> RunReport:

@@ -8,6 +8,7 @@ from typing import Any
 
 from baton.tasks.v1 import work_service_pb2, work_service_pb2_grpc
 
+from services import metric_names
 from services.chassis import telemetry
 from services.chassis.errors import ServiceError
 from services.worker.held import HeldRun, HeldRuns
@@ -48,7 +49,7 @@ class Leasing:
         self._asking: asyncio.Task[None] | None = None
         self._over = False
         self._failures = telemetry.meter().create_counter(
-            "baton.worker.lease.failures", description="calls for work that failed"
+            metric_names.WORKER_LEASE_FAILURES, description="calls for work that failed"
         )
 
     async def run(self) -> None:

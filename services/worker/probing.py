@@ -8,6 +8,7 @@ from typing import Any
 from baton.tasks.v1 import probe_service_pb2 as pb
 from baton.tasks.v1 import probe_service_pb2_grpc
 
+from services import metric_names
 from services.chassis import loops, structs, telemetry
 from services.chassis.clock import instant_text
 from services.chassis.errors import ServiceError
@@ -40,7 +41,7 @@ class Probing:
         self._tools = tools
         self._doing: dict[asyncio.Task[None], pb.ProbeLease] = {}
         self._probes = telemetry.meter().create_counter(
-            "baton.worker.probes", description="probes that were done, by outcome: evaluated or failed"
+            metric_names.WORKER_PROBES, description="probes that were done, by outcome: evaluated or failed"
         )
 
     async def run(self) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from baton.tasks.v1 import work_service_pb2, work_service_pb2_grpc
 
+from services import metric_names
 from services.chassis import telemetry
 from services.chassis.errors import ServiceError
 from services.worker.held import HeldRun, HeldRuns
@@ -24,7 +25,7 @@ class Renewal:
         self._stub = stub
         self._held = held
         self._failures = telemetry.meter().create_counter(
-            "baton.worker.renew.failures", description="renewals that failed"
+            metric_names.WORKER_RENEW_FAILURES, description="renewals that failed"
         )
 
     async def run(self) -> None:

@@ -16,7 +16,7 @@ from services.chassis.timestamps import to_timestamp
 from services.pipeline import canonical, conditions, templates
 from services.pipeline.definition import Step
 from services.pipeline.errors import PipelineError
-from services.worker import failures, spans
+from services.worker import failures, measures, spans
 from services.worker.approvals import Approvals, NeedsApproval
 from services.worker.failures import InternalFault, StepFailed
 from services.worker.reporting import LeaseLost
@@ -115,7 +115,10 @@ class StepRunner:
                 if step.foreach is None or record.HasField("item"):  # of a step with items, these have decided
                     result.wait = wait_before_retry(step, result.failure, record.tries)
                 _note_failure(record, span, result.failure)
-            record.MergeFrom(_times(started_at, self._clock.now(), time.perf_counter() - begun))
+            seconds = time.perf_counter() - begun
+            record.MergeFrom(_times(started_at, self._clock.now(), seconds))
+            if record.status != run_pb2.STEP_STATUS_SKIPPED:
+                measures.count_step(seconds, succeeded=result.succeeded)
             spans.note_step(span, record.status)
         return result
 

@@ -1,5 +1,6 @@
 """The loop that notices what is late."""
 
+from services import metric_names
 from services.chassis import telemetry
 from services.chassis.database import Database
 from services.workflows.operations.overdue import BATCH, note_overdue
@@ -13,7 +14,7 @@ class Overdue:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._noticed = telemetry.meter().create_counter(
-            "baton.workflows.overdue", description="workflows whose state was not left in time"
+            metric_names.WORKFLOWS_OVERDUE, description="workflows whose state was not left in time"
         )
 
     async def step(self) -> float:

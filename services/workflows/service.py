@@ -4,6 +4,7 @@ from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass
 
 import grpc
+from baton.api.v1 import health_service_pb2
 from baton.workflows.v1 import (
     template_service_pb2,
     template_service_pb2_grpc,
@@ -16,6 +17,7 @@ from services.chassis.auth import Verifier
 from services.chassis.clock import Clock, SystemClock
 from services.chassis.config import ConfigurationError
 from services.chassis.database import Database
+from services.chassis.health import add_health
 from services.chassis.idempotency import Idempotency
 from services.chassis.outbox import AUDIT, EVENT
 from services.chassis.paging import Cursors
@@ -82,7 +84,8 @@ def build(settings: Settings, clock: Clock | None = None) -> Service:
     database = Database(settings.database_url, schema=SCHEMA, pool_size=settings.pool_size, clock=clock)
     idempotency = Idempotency(database, tables.idempotency_keys, settings.idempotency_ttl_seconds, tables.outbox)
     verifier = Verifier(settings.jwks_file, clock or SystemClock())
-    server = create_server(policies([template_service_pb2.DESCRIPTOR, workflow_service_pb2.DESCRIPTOR]), verifier)
+    contract = (template_service_pb2.DESCRIPTOR, workflow_service_pb2.DESCRIPTOR, health_service_pb2.DESCRIPTOR)
+    server = create_server(policies(contract), verifier)
     shipped = shipped_definitions()
     template_service_pb2_grpc.add_TemplateServiceServicer_to_server(
         TemplateServicer(database, idempotency, cursors, {definition.name for definition in shipped}), server
@@ -90,6 +93,7 @@ def build(settings: Settings, clock: Clock | None = None) -> Service:
     workflow_service_pb2_grpc.add_WorkflowServiceServicer_to_server(
         WorkflowServicer(database, idempotency, cursors), server
     )
+    add_health(server, database)
     peers = _peers(settings)
     return Service(
         server=server,

@@ -10,6 +10,7 @@ from baton.sessions.v1 import feed_service_pb2_grpc as rpc
 from grpc.aio import ServicerContext
 from sqlalchemy import Connection
 
+from services import metric_names
 from services.chassis import call, telemetry
 from services.chassis.clock import Clock
 from services.chassis.database import Database
@@ -44,7 +45,7 @@ class FeedServicer(rpc.FeedServiceServicer):
         self._watchers = 0
         self._stopping = False
         self._watching = telemetry.meter().create_up_down_counter(
-            "baton.feed.watchers", description="callers who watch the feed"
+            metric_names.FEED_WATCHERS, description="callers who watch the feed"
         )
 
     def stop(self) -> None:

@@ -8,6 +8,7 @@ from baton.sessions.v1 import log_service_pb2_grpc as rpc
 from grpc.aio import ServicerContext
 from sqlalchemy import Connection
 
+from services import metric_names
 from services.chassis import call, telemetry
 from services.chassis.clock import Clock
 from services.chassis.database import Database
@@ -38,7 +39,7 @@ class LogServicer(rpc.LogServiceServicer):
         self._agent_batches = idempotency.grouped(pb.AppendAgentLogsResponse, _append_agent_logs, _BATCHES_AT_ONCE)
         self._system_batches = idempotency.grouped(pb.AppendSystemLogsResponse, _append_system_logs, _BATCHES_AT_ONCE)
         self._appended = telemetry.meter().create_counter(
-            "baton.logs.appended", description="entries added to the logs, by kind"
+            metric_names.LOGS_APPENDED, description="entries added to the logs, by kind"
         )
 
     async def AppendAgentLogs(

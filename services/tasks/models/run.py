@@ -217,6 +217,9 @@ class LeasedRun:
     """Those that have been answered, the oldest first."""
     former_agent_id: str | None = None
     """Who worked on it before, in case that the run is left in the queue after all."""
+    priority: int = 5
+    waited: timedelta = timedelta()
+    """From when it was due until it was leased."""
 
 
 @dataclass(frozen=True)

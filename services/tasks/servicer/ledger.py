@@ -10,6 +10,7 @@ from google.api import httpbody_pb2
 from grpc.aio import ServicerContext
 from sqlalchemy import Connection
 
+from services import metric_names
 from services.chassis import call, telemetry
 from services.chassis.call import caller
 from services.chassis.clock import Clock, instant_text
@@ -46,7 +47,7 @@ class LedgerServicer(rpc.LedgerServiceServicer):
         self._cursors = cursors
         self._pruner = Pruner(database)
         self._counters = {
-            what: telemetry.meter().create_counter(f"baton.ledger.{what}", description=f"reported runs {what}")
+            what: telemetry.meter().create_counter(f"{metric_names.LEDGER}.{what}", description=f"reported runs {what}")
             for what in ("created", "updated", "approved", "rejected", "cancelled")
         }
 

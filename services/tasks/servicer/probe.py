@@ -8,6 +8,7 @@ from baton.tasks.v1 import probe_service_pb2_grpc as rpc
 from baton.tasks.v1 import task_service_pb2
 from grpc.aio import ServicerContext
 
+from services import metric_names
 from services.chassis import telemetry
 from services.chassis.database import Database
 from services.chassis.ids import stored_id
@@ -31,16 +32,16 @@ class ProbeServicer(rpc.ProbeServiceServicer):
         self._work_wakeup = work_wakeup
         meter = telemetry.meter()
         self._evaluations = meter.create_counter(
-            "baton.evaluations", description="evaluations of conditions, by outcome: true, false or error"
+            metric_names.EVALUATIONS, description="evaluations of conditions, by outcome: true, false or error"
         )
         self._occurrences = meter.create_counter(
-            "baton.occurrences", description="nominal times of schedules that were judged, by outcome"
+            metric_names.OCCURRENCES, description="nominal times of schedules that were judged, by outcome"
         )
         self._refused = meter.create_counter(
-            "baton.probe.reports.refused", description="reports of probes whose lease was no longer held"
+            metric_names.PROBE_REPORTS_REFUSED, description="reports of probes whose lease was no longer held"
         )
         self._lag = meter.create_histogram(
-            "baton.probe.lag", unit="s", description="from when a probe was due until it was leased"
+            metric_names.PROBE_LAG, unit="s", description="from when a probe was due until it was leased"
         )
 
     async def LeaseProbes(self, request: pb.LeaseProbesRequest, context: _Context) -> pb.LeaseProbesResponse:

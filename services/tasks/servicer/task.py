@@ -10,7 +10,8 @@ from baton.tasks.v1 import task_service_pb2_grpc as rpc
 from grpc.aio import ServicerContext
 from sqlalchemy import Connection
 
-from services.chassis import telemetry
+from services import metric_names
+from services.chassis import call, telemetry
 from services.chassis.call import caller
 from services.chassis.clock import Clock
 from services.chassis.database import Database
@@ -56,17 +57,23 @@ class TaskServicer(TaskEvaluations, TaskExplanations, rpc.TaskServiceServicer):
         self._cursors = cursors
         self._work_wakeup = work_wakeup
         self._default_timezone = default_timezone
+        self._created = telemetry.meter().create_counter(
+            metric_names.TASKS_CREATED, description="tasks that callers have created"
+        )
         self._starts = idempotency.grouped(pb.RunTaskNowResponse, _start_each)
 
     async def CreateTask(self, request: pb.CreateTaskRequest, context: _Context) -> pb.CreateTaskResponse:
         new, creator = convert.new_task(request, self._default_timezone), caller()
-        return await self._idempotency.once(
+        created = await self._idempotency.once(
             request,
             pb.CreateTaskResponse,
             lambda connection, clock: pb.CreateTaskResponse(
                 task=convert.task_message(operations.create_task(connection, new, creator, clock))
             ),
         )
+        if not call.is_replay():
+            self._created.add(1)
+        return created
 
     async def PreviewTask(self, request: pb.PreviewTaskRequest, context: _Context) -> pb.PreviewTaskResponse:
         new, sample, asker = convert.new_task(request, self._default_timezone), from_struct(request.sample), caller()

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +14,7 @@ from baton.tasks.v1 import work_service_pb2_grpc as rpc
 from grpc.aio import ServicerContext
 from sqlalchemy import Connection
 
+from services import metric_names
 from services.chassis import call, telemetry
 from services.chassis.call import Caller
 from services.chassis.clock import Clock
@@ -23,11 +24,13 @@ from services.chassis.ids import stored_id
 from services.chassis.wakeup import Wakeup
 from services.tasks.attendance import Attendance
 from services.tasks.convert import work as convert
+from services.tasks.models.run import LeasedRun
 from services.tasks.operations import work as operations
 from services.tasks.operations.approval import use_approval
 
 _log = logging.getLogger(__name__)
 _Context = ServicerContext[Any, Any]
+_Claimed = tuple[pb.LeaseRunsResponse, bool, Sequence[LeasedRun]]
 # Between wake-ups: other replicas' runs, and runs that only now become due, are found by looking.
 _POLL_SECONDS = 0.5
 # When others claim the same runs right now: theirs will be done in a moment.
@@ -51,8 +54,16 @@ class WorkServicer(rpc.WorkServiceServicer):
         self._attendance = attendance
         self._clock = clock
         self._refused = telemetry.meter().create_counter(
-            "baton.reports.refused", description="reports whose lease was no longer held"
+            metric_names.REPORTS_REFUSED, description="reports whose lease was no longer held"
         )
+        meter = telemetry.meter()
+        self._waits = meter.create_histogram(
+            metric_names.QUEUE_WAIT, unit="s", description="from when runs were due until they were leased, by priority"
+        )
+        self._heartbeats = meter.create_counter(
+            metric_names.WORKER_HEARTBEAT, description="calls in which workers asked for work or renewed leases"
+        )
+        self._ended = meter.create_counter(metric_names.RUNS, description="reports that ended attempts, by outcome")
         self._leasing: set[asyncio.Task[Any]] = set()
         self._returning: set[asyncio.Task[None]] = set()
         self._stopping = False
@@ -68,6 +79,7 @@ class WorkServicer(rpc.WorkServiceServicer):
             await asyncio.wait(pending)
 
     async def LeaseRuns(self, request: pb.LeaseRunsRequest, context: _Context) -> pb.LeaseRunsResponse:
+        self._heartbeats.add(1)
         until = time.monotonic() + request.wait_seconds
         asked = _Asked.of(request, call.caller())
         looks = 0
@@ -75,7 +87,9 @@ class WorkServicer(rpc.WorkServiceServicer):
             while not self._stopping:
                 woken = self._wakeup.ticket(asked.role)
                 self._attendance.note(asked.worker_id, asked.role, asked.agent_id)
-                answer, contended = await self._claim(asked)
+                answer, contended, leased = await self._claim(asked)
+                for run in leased:
+                    self._waits.record(max(0.0, run.waited.total_seconds()), {"priority": run.priority})
                 looks += 1
                 hurry = contended and looks < _CONTENDED_LOOKS
                 left = until - time.monotonic()
@@ -86,6 +100,7 @@ class WorkServicer(rpc.WorkServiceServicer):
         return pb.LeaseRunsResponse()
 
     async def RenewRuns(self, request: pb.RenewRunsRequest, context: _Context) -> pb.RenewRunsResponse:
+        self._heartbeats.add(1)
         leases = [convert.lease(message) for message in request.leases]
         held = await self._database.transact(lambda connection, clock: operations.renew_runs(connection, leases, clock))
         return pb.RenewRunsResponse(leases=[convert.renewed_message(lease, held.get(lease)) for lease in leases])
@@ -96,6 +111,9 @@ class WorkServicer(rpc.WorkServiceServicer):
         reported = await self._database.transact(
             lambda connection, clock: operations.report_runs(connection, reports, clock)
         )
+        for message, receipt in zip(request.reports, reported.receipts, strict=True):
+            if receipt.accepted and (outcome := message.WhichOneof("outcome")):
+                self._ended.add(1, {"outcome": outcome})
         if refused := sum(not receipt.accepted for receipt in reported.receipts):
             self._refused.add(refused)
             _log.warning("reports_refused", extra={"count": refused})
@@ -138,10 +156,10 @@ class WorkServicer(rpc.WorkServiceServicer):
         finally:
             self._leasing.discard(leasing)
 
-    async def _claim(self, asked: "_Asked") -> tuple[pb.LeaseRunsResponse, bool]:
-        """The answer, and whether others claim the same runs right now."""
+    async def _claim(self, asked: "_Asked") -> _Claimed:
+        """The answer, whether others claim the same runs right now, and what was leased."""
 
-        def claim(connection: Connection, clock: Clock) -> tuple[pb.LeaseRunsResponse, bool]:
+        def claim(connection: Connection, clock: Clock) -> _Claimed:
             claimed = operations.lease_runs(
                 connection,
                 worker_id=asked.worker_id,
@@ -152,7 +170,7 @@ class WorkServicer(rpc.WorkServiceServicer):
             )
             messages = convert.leased_messages(claimed.runs, _MAX_ANSWER_BYTES)
             operations.leave_runs(connection, claimed.runs[len(messages) :])
-            return pb.LeaseRunsResponse(runs=messages), claimed.contended
+            return pb.LeaseRunsResponse(runs=messages), claimed.contended, claimed.runs[: len(messages)]
 
         claiming = asyncio.create_task(self._database.transact(claim))
         try:
@@ -165,11 +183,11 @@ class WorkServicer(rpc.WorkServiceServicer):
             returning.add_done_callback(self._returning.discard)
             raise
 
-    async def _give_back(self, claiming: asyncio.Task[tuple[pb.LeaseRunsResponse, bool]]) -> None:
+    async def _give_back(self, claiming: asyncio.Task[_Claimed]) -> None:
         # The call that claimed has ended, and so has the time that it had.
         call.current.set(None)
         try:
-            answer, _ = await claiming
+            answer, _, _ = await claiming
             if leases := [convert.lease(run.lease) for run in answer.runs]:
                 roles = await self._database.transact(
                     lambda connection, clock: operations.release_runs(connection, leases, clock)

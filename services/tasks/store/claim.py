@@ -80,9 +80,7 @@ def claim(
     by_id = {row.id: row for row in leased}
     steps = steps_of(connection, [row.id for row in due if row.is_retry or by_id[row.id].attempt > 1])
     answers = approval_store.answers_of(connection, [run_id for run_id, row in by_id.items() if row.approval_state])
-    runs_leased = (
-        _leased_run(by_id[row.id], token, now + LEASE, steps[row.id], answers[row.id], row.agent_id) for row in due
-    )
+    runs_leased = (_leased_run(by_id[row.id], token, now, steps[row.id], answers[row.id], row) for row in due)
     return Claim(list(runs_leased), contended, bool(leased and leased[0].any_blocked))
 
 
@@ -122,14 +120,14 @@ def _foremost_of_lines(connection: Connection, due: list[Row[Any]], role: str, n
 def _leased_run(
     row: Row[Any],
     token: str,
-    expires_at: datetime,
+    now: datetime,
     steps: list[RunStep],
     approvals: list[Approval],
-    former_agent_id: str | None,
+    due: Row[Any],
 ) -> LeasedRun:
     return LeasedRun(
         lease=Lease(row.id, row.attempt, token),
-        expires_at=expires_at,
+        expires_at=now + LEASE,
         task_id=row.task_id,
         task=row.task,
         payload=row.payload,
@@ -140,7 +138,9 @@ def _leased_run(
         created_by=row.created_by,
         approvals=approvals,
         event_id=row.event_id,
-        former_agent_id=former_agent_id,
+        former_agent_id=due.agent_id,
+        priority=due.priority,
+        waited=now - due.due_at,
     )
 
 

@@ -6,6 +6,7 @@ from typing import Any, Protocol
 from baton.tasks.v1 import tool_pb2
 from mcp.types import CallToolResult
 
+from services.worker import measures
 from services.worker.failures import InputNotValid, StepFailed
 from services.worker.secrets.folder import Secrets
 from services.worker.tools import results
@@ -71,7 +72,8 @@ class Toolbox:
         if uses in self._builtin:
             revealed = self._secrets.reveal(uses, arguments)
             use = Use(user, timeout or DEFAULT_TIMEOUT_SECONDS, key, self._secrets.clean)
-            return await self._builtin.call(uses, revealed, use)
+            with measures.counted_call(uses):
+                return await self._builtin.call(uses, revealed, use)
         result = await self._from_server(user.owner, uses, arguments, timeout=timeout, key=key)
         return results.from_mcp(result, self._secrets.clean)
 
@@ -85,7 +87,9 @@ class Toolbox:
             await self._require_use(server, owner)
             revealed = self._secrets.reveal(uses, arguments)
             seconds = timeout or server.timeout_seconds or DEFAULT_TIMEOUT_SECONDS
-            return await self._pool.call(server, tool, revealed, timeout=seconds, key=key)
+            # By its server alone: a tool's name may be anything that the author of a task has written.
+            with measures.counted_call(server.name):
+                return await self._pool.call(server, tool, revealed, timeout=seconds, key=key)
 
     async def _require_use(self, server: tool_pb2.ToolServer, owner: str) -> None:
         if not server.enabled:
