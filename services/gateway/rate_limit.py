@@ -85,7 +85,7 @@ class RateLimit:
         """Ends the connections to the storage."""
         storage = self._shared.storage if self._shared else None
         if isinstance(storage, RedisStorage):
-            await storage.bridge.storage.aclose()
+            await storage.bridge.storage.aclose()  # type: ignore[attr-defined]
 
 
 async def _hit(limiter: SlidingWindowCounterRateLimiter, rate: limits.RateLimitItem, caller: str) -> None:

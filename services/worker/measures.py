@@ -23,8 +23,9 @@ def _seconds(name: str, description: str) -> Histogram:
 
 def count_step(seconds: float, *, succeeded: bool) -> None:
     """A step, or an item of one, that was done: not one that was skipped."""
-    name = metric_names.STEP_SUCCESS if succeeded else metric_names.STEP_FAILURE
-    _counter(name, "steps that succeeded" if succeeded else "steps that failed").add(1)
+    # Both, so that there is a zero to rise from.
+    _counter(metric_names.STEP_SUCCESS, "steps that succeeded").add(int(succeeded))
+    _counter(metric_names.STEP_FAILURE, "steps that failed").add(int(not succeeded))
     _seconds(metric_names.STEP_DURATION, "how long steps took").record(seconds)
 
 

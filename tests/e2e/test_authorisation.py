@@ -62,6 +62,9 @@ CREDENTIAL_IN_REQUEST = {
     "sessions.v1.CredentialService.SurrenderToken",
 }
 
+PUBLIC = {"api.v1.HealthService.CheckHealth"}
+"""Methods for everybody, with no token at all: what they answer is no secret."""
+
 
 @dataclass(frozen=True)
 class Method:
@@ -124,7 +127,7 @@ def _methods() -> Iterator[Method]:
 
 METHODS = {method.name: method for method in _methods()}
 SCOPED = [method for method in METHODS.values() if method.policy.scope]
-GUARDED = [method for method in METHODS.values() if method.name not in CREDENTIAL_IN_REQUEST]
+GUARDED = [method for method in METHODS.values() if method.name not in CREDENTIAL_IN_REQUEST | PUBLIC]
 
 
 @dataclass
@@ -286,9 +289,9 @@ def test_what_needs_no_scope_is_said_here() -> None:
 
     assert with_access(annotations_pb2.ACCESS_AUTHENTICATED) == OWN_RULE.keys() | ABOUT_THE_CALLER
     assert with_access(annotations_pb2.ACCESS_CREDENTIAL_IN_REQUEST) == CREDENTIAL_IN_REQUEST
-    assert {
-        method.name for method in SCOPED
-    } == METHODS.keys() - OWN_RULE.keys() - ABOUT_THE_CALLER - CREDENTIAL_IN_REQUEST
+    assert with_access(annotations_pb2.ACCESS_PUBLIC) == PUBLIC
+    unscoped = OWN_RULE.keys() | ABOUT_THE_CALLER | CREDENTIAL_IN_REQUEST | PUBLIC
+    assert {method.name for method in SCOPED} == METHODS.keys() - unscoped
     assert {method.policy.scope for method in SCOPED} <= KNOWN
 
 

@@ -214,7 +214,7 @@ async def test_outcomes_and_lag_are_measured(tasks: Tasks, monkeypatch: pytest.M
         "missed": 2,
         "ran": 1,
     }
-    (lag,) = found["baton.scheduler.lag"]
+    (lag,) = found["orchestrator.scheduler.lag"]
     assert isinstance(lag, HistogramDataPoint)
     assert (lag.count, lag.sum) == (1, 2.0)
     provider.shutdown()
