@@ -41,7 +41,13 @@ def to_status(error: ServiceError) -> status_pb2.Status:
 
 
 def from_rpc_error(error: AioRpcError) -> ServiceError:
-    """Rebuilds the error that the server raised. A failure of the connection itself becomes Unavailable."""
+    """Rebuilds the error that the server raised.
+
+    A failure of the connection itself, or a server that stops and cancels what it has begun, becomes Unavailable.
+    """
+    if error.code() is StatusCode.CANCELLED:
+        # It was not us: whoever gives a call up is not told of it.
+        return _unreachable()
     try:
         cls = BY_CODE[Code[error.code().name]]
     except KeyError:
@@ -52,8 +58,12 @@ def from_rpc_error(error: AioRpcError) -> ServiceError:
         _apply(rebuilt, detail)
     if isinstance(rebuilt, Unavailable) and not details:
         # Raised by the connection, whose text names addresses that are nobody's business.
-        return Unavailable("the service cannot be reached right now", reason="SERVICE_UNREACHABLE", retry_after=1)
+        return _unreachable()
     return rebuilt
+
+
+def _unreachable() -> Unavailable:
+    return Unavailable("the service cannot be reached right now", reason="SERVICE_UNREACHABLE", retry_after=1)
 
 
 def _fitting(violations: Iterable[Violation]) -> Iterator[Violation]:
