@@ -63,6 +63,7 @@ SESSIONS = "baton.sessions"
 SESSIONS_EXPIRED = "baton.sessions.expired"
 
 # Workflows.
+HANDOFFS_EXPIRED = "baton.handoffs.expired"
 WORKFLOWS_OVERDUE = "baton.workflows.overdue"
 
 # The gateway.

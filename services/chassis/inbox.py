@@ -1,6 +1,6 @@
 """InboxService: what other contexts have put into their outboxes for this one."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -19,9 +19,13 @@ from services.chassis.timestamps import from_timestamp
 class InboxServicer(inbox_service_pb2_grpc.InboxServiceServicer):
     """Takes messages of the topics that it is given somebody for."""
 
-    def __init__(self, database: Database, takers: Mapping[str, Take]) -> None:
+    def __init__(
+        self, database: Database, takers: Mapping[str, Take], taken: Callable[[Sequence[Message]], None] | None = None
+    ) -> None:
+        """`taken` hears of messages once they are stored."""
         self._database = database
         self._takers = takers
+        self._taken = taken
 
     async def DeliverMessages(
         self, request: inbox_service_pb2.DeliverMessagesRequest, context: ServicerContext[Any, Any]
@@ -31,6 +35,8 @@ class InboxServicer(inbox_service_pb2_grpc.InboxServiceServicer):
         for message in messages:
             by_topic.setdefault(message.topic, []).append(message)
         await self._database.transact(lambda connection, clock: self._take(connection, clock, request.source, by_topic))
+        if self._taken is not None:
+            self._taken(messages)
         return inbox_service_pb2.DeliverMessagesResponse()
 
     def _message(self, field: str, message: inbox_service_pb2.OutboxMessage) -> Message:

@@ -7,7 +7,8 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import cache
 
@@ -20,7 +21,7 @@ from opentelemetry.sdk.metrics.view import ExplicitBucketHistogramAggregation, V
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
-from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
+from opentelemetry.trace import Link, NonRecordingSpan, SpanContext, SpanKind, TraceFlags
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from services.chassis.cleaned_spans import Clean, CleanedSpans
@@ -113,6 +114,30 @@ def remote_context(carrier: Mapping[str, str]) -> Context:
         int(plain[1], 16), int(plain[2], 16), is_remote=True, trace_flags=TraceFlags(int(plain[3], 16))
     )
     return trace.set_span_in_context(NonRecordingSpan(caller), Context())
+
+
+def link(to: str) -> None:
+    """Links the current span to an earlier one, given as `traceparent`; an empty one, or none, is passed over."""
+    origin = _span_context(to)
+    if origin.is_valid:
+        trace.get_current_span().add_link(origin)
+
+
+@contextmanager
+def continued(traceparent: str, name: str) -> Iterator[None]:
+    """A span that goes on with the trace in which a message was sent, and has a link to the one that has brought it."""
+    bringer = trace.get_current_span().get_span_context()
+    with tracer().start_as_current_span(
+        name,
+        context=remote_context({"traceparent": traceparent}),
+        kind=SpanKind.CONSUMER,
+        links=[Link(bringer)] if bringer.is_valid else None,
+    ):
+        yield
+
+
+def _span_context(traceparent: str) -> SpanContext:
+    return trace.get_current_span(remote_context({"traceparent": traceparent})).get_span_context()
 
 
 def trace_id() -> str:

@@ -17,7 +17,7 @@ _SENT = (
     "mcp-protocol-version, traceparent, tracestate, x-request-id"
 )
 _READ = (
-    "Content-Disposition, ETag, Idempotent-Replayed, Location, RateLimit, RateLimit-Policy, Retry-After, , X-Request-ID"
+    "Content-Disposition, ETag, Idempotent-Replayed, Location, RateLimit, RateLimit-Policy, Retry-After, X-Request-ID"
 )
 _PREFLIGHT_SECONDS = "600"
 # For answers that are data. Pages for people bring a policy of their own.

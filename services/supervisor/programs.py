@@ -61,7 +61,11 @@ def programs(
             "BATON_TASKS_ADDRESS": addresses["tasks"],
             **calls,
         },
-        "tasks": {"BATON_SESSIONS_ADDRESS": addresses["sessions"], **calls},
+        "tasks": {
+            "BATON_SESSIONS_ADDRESS": addresses["sessions"],
+            "BATON_WORKFLOWS_ADDRESS": addresses["workflows"],
+            **calls,
+        },
         "workflows": {
             "BATON_SESSIONS_ADDRESS": addresses["sessions"],
             "BATON_TASKS_ADDRESS": addresses["tasks"],

@@ -36,6 +36,12 @@ class Settings:
         default=None,
         help="host:port or unix:/path of the sessions service, which keeps the audit; without it the audit waits here",
     )
+    workflows_address: str | None = setting(
+        "BATON_WORKFLOWS_ADDRESS",
+        default=None,
+        help="host:port or unix:/path of the workflows service, which hears what became of the runs that it has asked "
+        "for; without it that waits here",
+    )
     services_token_file: Path | None = setting(
         "BATON_SERVICES_TOKEN_FILE",
         default=None,

@@ -46,7 +46,7 @@ from services.chassis.idempotency import Idempotency
 from services.chassis.ids import is_uuid, stored_id
 from services.chassis.inbox import InboxServicer
 from services.chassis.listener import CONNECTION_SECONDS, Listener
-from services.chassis.outbox import AGENT_WEBHOOK, AUDIT, BUDGET, EVENT, USAGE
+from services.chassis.outbox import AGENT_WEBHOOK, AUDIT, BUDGET, EVENT, HANDOFF, REPORT, USAGE, Message
 from services.chassis.paging import Cursors
 from services.chassis.peers import Peers
 from services.chassis.policy import policies
@@ -65,6 +65,7 @@ from services.tasks.measuring import Measuring
 from services.tasks.models.schedule import is_timezone
 from services.tasks.operations.agent_webhook import take_agent_webhooks
 from services.tasks.operations.budget import take_budgets
+from services.tasks.operations.handoff import roles_of, take_handoffs
 from services.tasks.operations.told_event import take_events
 from services.tasks.servicer.approval import ApprovalServicer
 from services.tasks.servicer.event import EventServicer
@@ -228,7 +229,19 @@ def build(settings: Settings, clock: Clock | None = None) -> Service:
     webhook_service_pb2_grpc.add_WebhookServiceServicer_to_server(
         WebhookServicer(database, idempotency, cursors, guard), server
     )
-    inbox = InboxServicer(database, {EVENT: take_events, AGENT_WEBHOOK: take_agent_webhooks, BUDGET: take_budgets})
+    takers = {
+        EVENT: take_events,
+        AGENT_WEBHOOK: take_agent_webhooks,
+        BUDGET: take_budgets,
+        HANDOFF: take_handoffs,
+    }
+
+    def wake(messages: Sequence[Message]) -> None:
+        # Of no role it would be everybody.
+        if roles := roles_of(messages):
+            work_wakeup.notify(*roles)
+
+    inbox = InboxServicer(database, takers, wake)
     inbox_service_pb2_grpc.add_InboxServiceServicer_to_server(inbox, server)
     probe_service_pb2_grpc.add_ProbeServiceServicer_to_server(ProbeServicer(database, work_wakeup), server)
     measuring = Measuring(database)
@@ -243,11 +256,7 @@ def build(settings: Settings, clock: Clock | None = None) -> Service:
     month_maker = MonthMaker(database) if database.is_postgres else None
     retention = Retention(database, settings.retention_days) if settings.retention_days else None
     tool_servers = ToolServersFile(settings.tool_servers_file, database) if settings.tool_servers_file else None
-    peers, relays = None, {}
-    if settings.sessions_address:
-        peers = Peers(settings.services_token_file, settings.sessions_address)
-        tell = to_inbox(peers.channel(settings.sessions_address), SCHEMA)
-        relays = {topic: Relay(database, outbox, topic, tell) for topic in (AUDIT, USAGE)}
+    peers = _peers(settings)
     return Service(
         server=server,
         database=database,
@@ -266,8 +275,31 @@ def build(settings: Settings, clock: Clock | None = None) -> Service:
         stream=StreamConsumer(database, source, work_wakeup, dispatch_wakeup) if source else None,
         tool_servers_file=tool_servers,
         peers=peers,
-        relays=relays,
+        relays=_relays(settings, database, peers),
     )
+
+
+def _peers(settings: Settings) -> Peers | None:
+    if settings.sessions_address:
+        return Peers(settings.services_token_file, settings.sessions_address)
+    if settings.workflows_address:
+        raise ConfigurationError("BATON_SESSIONS_ADDRESS is missing: what calls other services is checked there")
+    return None
+
+
+def _relays(settings: Settings, database: Database, peers: Peers | None) -> dict[str, Relay]:
+    if peers is None:
+        return {}
+    addresses = {
+        AUDIT: settings.sessions_address,
+        USAGE: settings.sessions_address,
+        REPORT: settings.workflows_address,
+    }
+    return {
+        topic: Relay(database, outbox, topic, to_inbox(peers.channel(address), SCHEMA))
+        for topic, address in addresses.items()
+        if address
+    }
 
 
 def _source(settings: Settings) -> Source | None:

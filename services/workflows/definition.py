@@ -19,6 +19,9 @@ _NAME = {"type": "string", "pattern": r"^[a-z][a-z0-9_-]{0,63}\Z"}
 _NAME_OR_EMPTY = {"type": "string", "pattern": r"^([a-z][a-z0-9_-]{0,63})?\Z"}
 _TEXT = {"type": "string", "maxLength": 2000}
 _FIELD = {"type": "string", "minLength": 1, "maxLength": 100}
+_SECONDS = {"type": "integer", "minimum": 0, "maximum": 31_536_000}
+# A role that runs are for.
+_MAX_RUN_ROLE = 50
 
 
 def _object(required: Iterable[str], properties: Mapping[str, Any]) -> dict[str, Any]:
@@ -40,7 +43,10 @@ _STATE = _object(
         "description": _TEXT,
         "handoff": {"type": "array", "items": _FIELD, "uniqueItems": True, "maxItems": 50},
         "result_schema": {"type": ["object", "null"]},
-        "deadline_seconds": {"type": "integer", "minimum": 0, "maximum": 31_536_000},
+        "deadline_seconds": _SECONDS,
+        "ack_required": {"type": "boolean"},
+        "ack_seconds": _SECONDS,
+        "run_for_role": {"type": "boolean"},
     },
 )
 _TRANSITION = _object(
@@ -69,7 +75,8 @@ def parse(document: Any) -> Definition:
     Raises InvalidArgument with one violation per fault: a wrong form; a state named twice; a transition from or
     to no state, to itself, out of a terminal state, or given twice; no terminal state; a state that cannot be
     reached, or from which no terminal state can be reached; one that nobody owns, and that is left forward or has a
-    phase; a schema of results that is none, or has no result to check.
+    phase; a schema of results that is none, or has no result to check; what somebody is to accept, or to do as a run,
+    where nobody is.
     """
     _refuse(
         Violation(_path(error.absolute_path), error.message)
@@ -151,6 +158,21 @@ def _faults_of_states(definition: Definition) -> Iterator[Violation]:
             yield Violation(f"{path}.result_schema", f"does nothing: {state.name!r} has no phase, and so no result")
         if state.result_schema is not None and (fault := _schema_fault(state.result_schema)):
             yield Violation(f"{path}.result_schema", fault)
+        yield from _faults_of_taking(definition, state, path)
+
+
+def _faults_of_taking(definition: Definition, state: State, path: str) -> Iterator[Violation]:
+    """Whether somebody is there to accept the work, or to find it as a run."""
+    if state.ack_required and state.run_for_role:
+        yield Violation(f"{path}.ack_required", "does nothing beside run_for_role: who leases the run has accepted it")
+    elif state.ack_required and not definition.next_role(state.name):
+        yield Violation(f"{path}.ack_required", f"does nothing: nobody goes on in {state.name!r}")
+    if state.ack_seconds and not state.ack_required:
+        yield Violation(f"{path}.ack_seconds", "does nothing without ack_required")
+    if state.run_for_role and (state.terminal or not state.owner_role):
+        yield Violation(f"{path}.run_for_role", f"does nothing: nobody works in {state.name!r}")
+    if state.run_for_role and len(state.owner_role) > _MAX_RUN_ROLE:
+        yield Violation(f"{path}.owner_role", f"is longer than {_MAX_RUN_ROLE} characters, as long as a run's role is")
 
 
 def _schema_fault(schema: Mapping[str, Any]) -> str:

@@ -94,9 +94,52 @@ class TransitionNotAllowed(FailedPrecondition):
 
     def __init__(self, from_state: str, wanted: str, allowed: Collection[str]) -> None:
         super().__init__(
-            f"nothing leads from {from_state!r} to {wanted}: it goes on to {_choices(allowed)}",
+            f"nothing leads from {from_state!r} to {wanted!r}: it goes on to {_choices(allowed)}",
             reason="TRANSITION_NOT_ALLOWED",
             metadata={"from_state": from_state, "allowed": ",".join(allowed)},
+        )
+
+
+class RetryNotAllowed(FailedPrecondition):
+    """The template sends nothing back from this state."""
+
+    def __init__(self, state: str, allowed: Collection[str]) -> None:
+        can = f"only {_choices(allowed)} can be" if allowed else "no state of this template can be"
+        super().__init__(
+            f"work in state {state!r} cannot be sent back to be done again: {can}; a rollback goes to any earlier one",
+            reason="TRANSITION_NOT_ALLOWED",
+            metadata={"from_state": state, "allowed": ",".join(allowed)},
+        )
+
+
+class HandoffNotFound(NotFound):
+    """No hand-off has this id."""
+
+    def __init__(self, handoff_id: str) -> None:
+        super().__init__(
+            f"hand-off {handoff_id} not found", reason="HANDOFF_NOT_FOUND", metadata={"handoff_id": handoff_id}
+        )
+
+
+class HandoffNotOffered(FailedPrecondition):
+    """The hand-off is decided, or nobody had to decide."""
+
+    def __init__(self, handoff_id: str, status: str) -> None:
+        super().__init__(
+            f"hand-off {handoff_id} is {status}, and only one that is offered is accepted or rejected",
+            reason="HANDOFF_NOT_OFFERED",
+            metadata={"status": status},
+        )
+
+
+class HandoffNotAccepted(FailedPrecondition):
+    """Work is to go on that nobody has accepted yet."""
+
+    def __init__(self, handoff_id: str, role: str) -> None:
+        super().__init__(
+            f"{role!r} has not accepted the work yet: POST /api/workflows/handoffs/{handoff_id}/accept, or /reject",
+            reason="HANDOFF_NOT_ACCEPTED",
+            metadata={"handoff_id": handoff_id, "to_role": role},
         )
 
 

@@ -4,8 +4,10 @@ from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass
 
 import grpc
-from baton.api.v1 import health_service_pb2
+from baton.api.v1 import health_service_pb2, inbox_service_pb2, inbox_service_pb2_grpc
 from baton.workflows.v1 import (
+    handoff_service_pb2,
+    handoff_service_pb2_grpc,
     template_service_pb2,
     template_service_pb2_grpc,
     workflow_service_pb2,
@@ -19,16 +21,20 @@ from services.chassis.config import ConfigurationError
 from services.chassis.database import Database
 from services.chassis.health import add_health
 from services.chassis.idempotency import Idempotency
-from services.chassis.outbox import AUDIT, EVENT
+from services.chassis.inbox import InboxServicer
+from services.chassis.outbox import AUDIT, EVENT, HANDOFF, REPORT
 from services.chassis.paging import Cursors
 from services.chassis.peers import Peers
 from services.chassis.policy import policies
 from services.chassis.relay import Relay, to_inbox
 from services.chassis.server import create_server
 from services.workflows.config import Settings
+from services.workflows.handoff_expiry import HandoffExpiry
 from services.workflows.models.template import Definition
 from services.workflows.operations import template as operations
+from services.workflows.operations.reports import take_reports
 from services.workflows.overdue import Overdue
+from services.workflows.servicer.handoff import HandoffServicer
 from services.workflows.servicer.template import TemplateServicer
 from services.workflows.servicer.workflow import WorkflowServicer
 from services.workflows.shipped import shipped_definitions
@@ -47,6 +53,7 @@ class Service:
     idempotency: Idempotency
     shipped: tuple[Definition, ...]
     overdue: Overdue
+    handoff_expiry: HandoffExpiry
     relays: Mapping[str, Relay]
     """What other services are told of, by topic; none for those that are not named."""
     peers: Peers | None
@@ -65,6 +72,7 @@ class Service:
         return [
             *(loops.forever(topic, relay.step, timeout=30) for topic, relay in self.relays.items()),
             loops.forever("overdue", self.overdue.step, timeout=30),
+            loops.forever("handoff-expiry", self.handoff_expiry.step, timeout=30),
             loops.forever("idempotency", self.idempotency.forget_expired, timeout=30),
         ]
 
@@ -84,7 +92,13 @@ def build(settings: Settings, clock: Clock | None = None) -> Service:
     database = Database(settings.database_url, schema=SCHEMA, pool_size=settings.pool_size, clock=clock)
     idempotency = Idempotency(database, tables.idempotency_keys, settings.idempotency_ttl_seconds, tables.outbox)
     verifier = Verifier(settings.jwks_file, clock or SystemClock())
-    contract = (template_service_pb2.DESCRIPTOR, workflow_service_pb2.DESCRIPTOR, health_service_pb2.DESCRIPTOR)
+    contract = (
+        template_service_pb2.DESCRIPTOR,
+        workflow_service_pb2.DESCRIPTOR,
+        handoff_service_pb2.DESCRIPTOR,
+        inbox_service_pb2.DESCRIPTOR,
+        health_service_pb2.DESCRIPTOR,
+    )
     server = create_server(policies(contract), verifier)
     shipped = shipped_definitions()
     template_service_pb2_grpc.add_TemplateServiceServicer_to_server(
@@ -93,6 +107,10 @@ def build(settings: Settings, clock: Clock | None = None) -> Service:
     workflow_service_pb2_grpc.add_WorkflowServiceServicer_to_server(
         WorkflowServicer(database, idempotency, cursors), server
     )
+    handoff_service_pb2_grpc.add_HandoffServiceServicer_to_server(
+        HandoffServicer(database, idempotency, cursors), server
+    )
+    inbox_service_pb2_grpc.add_InboxServiceServicer_to_server(InboxServicer(database, {REPORT: take_reports}), server)
     add_health(server, database)
     peers = _peers(settings)
     return Service(
@@ -101,6 +119,7 @@ def build(settings: Settings, clock: Clock | None = None) -> Service:
         idempotency=idempotency,
         shipped=shipped,
         overdue=Overdue(database),
+        handoff_expiry=HandoffExpiry(database),
         relays=_relays(settings, database, peers),
         peers=peers,
     )
@@ -117,7 +136,11 @@ def _peers(settings: Settings) -> Peers | None:
 def _relays(settings: Settings, database: Database, peers: Peers | None) -> dict[str, Relay]:
     if peers is None:
         return {}
-    addresses = {AUDIT: settings.sessions_address, EVENT: settings.tasks_address}
+    addresses = {
+        AUDIT: settings.sessions_address,
+        EVENT: settings.tasks_address,
+        HANDOFF: settings.tasks_address,
+    }
     return {
         topic: Relay(database, tables.outbox, topic, to_inbox(peers.channel(address), SCHEMA))
         for topic, address in addresses.items()

@@ -186,6 +186,8 @@ class NewRun:
     event_id: str | None = None
     event_depth: int | None = None
     """How many events and runs led to it, that event included; None counts as 0."""
+    handoff_id: str | None = None
+    """The hand-off of a workflow whose work it is; None for all other runs."""
 
 
 @dataclass(frozen=True)

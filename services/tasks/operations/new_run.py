@@ -30,12 +30,14 @@ def new_run(
     trigger: Trigger | None = None,
     event: Mapping[str, Any] | None = None,
     depth: int | None = None,
+    handoff_id: str | None = None,
 ) -> NewRun:
     """A run of the task as it is now: later changes of the task do not touch it.
 
     Each of `params` replaces the task's own of that name; see `params_fault` for what they may be. `priority`
     defaults to the task's. `trigger` is the event that makes the run: it is kept with it, in its payload. `event` is
     what stands there instead when nobody published it; then `depth` says how many events and runs led to the run.
+    `handoff_id` is the hand-off of a workflow whose work it is.
     """
     payload = _with_params(task.payload, params) if params else task.payload
     if trigger:
@@ -58,6 +60,7 @@ def new_run(
         backoff_strategy=task.backoff_strategy,
         event_id=trigger.event_id if trigger else None,
         event_depth=trigger.depth if trigger else depth,
+        handoff_id=handoff_id,
     )
 
 

@@ -39,7 +39,22 @@ def route_task(
     if faults:
         raise InvalidArgument.of(faults)
     task = create_task(connection, new, caller, clock)
-    run = new_run(task, due_at=clock.now(), traceparent=traceparent)
+    queue_routed(connection, task, traceparent, caller, clock, request_id=request_id)
+    return task
+
+
+def queue_routed(
+    connection: Connection,
+    task: Task,
+    traceparent: str,
+    caller: Caller,
+    clock: Clock,
+    *,
+    handoff_id: str | None = None,
+    request_id: str = "",
+) -> None:
+    """Queues the one run of a task that was made for a role, and has it audited."""
+    run = new_run(task, due_at=clock.now(), traceparent=traceparent, handoff_id=handoff_id)
     queue.add_runs(connection, [run], clock.now())
     outbox.audit(
         connection,
@@ -51,7 +66,6 @@ def route_task(
         after={"target": task.role, "task_type": task.payload["params"]["task_type"], "run_id": run.id},
         request_id=request_id,
     )
-    return task
 
 
 def _faults(payload: Mapping[str, Any], given: Mapping[str, str]) -> list[Violation]:

@@ -14,8 +14,10 @@ from services.tasks.operations.task_faults import faults_of
 from services.tasks.store import task as task_store
 
 
-def create_task(connection: Connection, new: NewTask, caller: Caller, clock: Clock) -> Task:
-    """Checks the whole task, collecting every fault, and stores it."""
+def create_task(
+    connection: Connection, new: NewTask, caller: Caller, clock: Clock, *, task_id: str | None = None
+) -> Task:
+    """Checks the whole task, collecting every fault, and stores it; with an id of its own unless it is given."""
     require_own_name(new, caller)
     now = clock.now()
     first, faults = faults_of(connection, new, now)
@@ -23,7 +25,7 @@ def create_task(connection: Connection, new: NewTask, caller: Caller, clock: Clo
         raise InvalidArgument.of(faults)
     given = vars(new) | {"created_by": new.created_by or caller.agent_id}
     task = Task(
-        id=new_id(),
+        id=task_id or new_id(),
         status=TaskStatus.ACTIVE,
         schedule_anchor=now,
         paused_at=None,

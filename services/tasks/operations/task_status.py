@@ -56,15 +56,17 @@ def change_status(
     new_trace: NewTrace,
     clock: Clock,
     *,
+    note: str = "",
     request_id: str = "",
 ) -> Moved:
-    """Brings a task into `status`, which is active, paused or canceled; the change goes to the audit.
+    """Brings a task into `status`, which is active, paused or canceled; the change goes to the audit, with a note.
 
     Raises TaskNotFound, TaskOfAnotherAgent, TaskCanceled, TaskCompleted.
     """
     task = lock_own_task(connection, task_id, caller)
     moved = MOVES[status](connection, task, new_trace, clock)
-    audit_change(connection, _ACTIONS[status], task, moved.task, caller, clock, runs=moved.runs, request_id=request_id)
+    action, told = _ACTIONS[status], moved.task
+    audit_change(connection, action, task, told, caller, clock, runs=moved.runs, note=note, request_id=request_id)
     return moved
 
 

@@ -9,7 +9,6 @@ from sqlalchemy import (
     BigInteger,
     Connection,
     Delete,
-    Insert,
     Row,
     String,
     and_,
@@ -21,12 +20,14 @@ from sqlalchemy import (
     literal_column,
     select,
 )
+from sqlalchemy.sql.dml import ReturningInsert
 
 from services.chassis.columns import Id, Json, Timestamp
 from services.tasks.models.run import RunError, RunStatus
 from services.tasks.store import batch
 from services.tasks.store.batch import per_engine
 from services.tasks.store.domain_event import RunChange, publish_runs
+from services.tasks.store.report import REPORTED, tell_reports
 from services.tasks.store.rows import error_to_json
 from services.tasks.store.tables import run_history, runs
 
@@ -55,6 +56,7 @@ KEPT_IN_RETRY = (
     "backoff_strategy",
     "event_id",
     "event_depth",
+    "handoff_id",
 )
 """What a finished run and the one that repeats it have in common."""
 
@@ -74,7 +76,8 @@ class Ending:
 def finish(connection: Connection, endings: Sequence[Ending], now: datetime) -> int:
     """Moves runs from the live table to the history. What asks for approval there is asked for no more.
 
-    What somebody waits to hear of them is published; answers how many events that made.
+    What somebody waits to hear of them is published; answers how many events that made. Of those that a workflow has
+    asked for it is told what they have come to.
     """
     if not endings:
         return 0
@@ -82,8 +85,9 @@ def finish(connection: Connection, endings: Sequence[Ending], now: datetime) -> 
     published = publish_runs(connection, changes, now)
     given = batch.rows(connection, _ENDING, (_row(ending, now) for ending in endings))
     ids = batch.ids(connection, [ending.run_id for ending in endings])
-    connection.execute(_keep(connection), given | ids | {"now": now})
+    kept = connection.execute(_keep(connection), given | ids | {"now": now}).all()
     connection.execute(_remove(connection), ids)
+    tell_reports(connection, [row for row in kept if row.handoff_id is not None], now)
     return published
 
 
@@ -104,7 +108,7 @@ def _row(ending: Ending, now: datetime) -> tuple[Any, ...]:
 
 
 @per_engine
-def _keep(for_postgres: bool) -> Insert:
+def _keep(for_postgres: bool) -> ReturningInsert[Any]:
     given = batch.given(_ENDING, for_postgres)
     now = bindparam("now", type_=Timestamp())
     values = {name: runs.c[name] for name in _KEPT} | {
@@ -125,7 +129,7 @@ def _keep(for_postgres: bool) -> Insert:
     # Said twice, or PostgreSQL might join the whole table; and once, or SQLite would read the batch for each run.
     condition = and_(same, batch.among(runs.c.id, for_postgres)) if for_postgres else same
     source = select(*values.values()).join_from(given, runs, condition)
-    return insert(run_history).from_select(list(values), source)
+    return insert(run_history).from_select(list(values), source).returning(*REPORTED)
 
 
 @per_engine

@@ -54,6 +54,7 @@ _NEW: batch.Columns = {
     "retry_of": Id(),
     "event_id": Id(),
     "event_depth": SmallInteger(),
+    "handoff_id": Id(),
     "payload_size": Integer(),
 }
 _values_of = attrgetter(*list(_NEW)[:-1])
@@ -100,6 +101,13 @@ def lock_live(connection: Connection, run_id: str) -> Row[Any] | None:
     return connection.execute(select(*_LIVE).where(runs.c.id == run_id).with_for_update()).one_or_none()
 
 
+def lock_live_of_task(connection: Connection, task_id: str) -> Sequence[Row[Any]]:
+    """What is known of all live runs of a task, locked together with their lines."""
+    hold_lines_of_task(connection, task_id)
+    live = select(*_LIVE).where(runs.c.task_id == task_id).order_by(runs.c.id).with_for_update()
+    return connection.execute(live).all()
+
+
 def cancel_live(connection: Connection, live: Sequence[Row[Any]], error: RunError, now: datetime) -> None:
     """Ends runs that nobody works on, and asks for the end of the others; `live` are rows of `lock_live`."""
     idle = [row for row in live if row.lease_token is None]
@@ -114,11 +122,9 @@ def cancel_live(connection: Connection, live: Sequence[Row[Any]], error: RunErro
 
 def cancel_live_of_task(connection: Connection, task_id: str, error: RunError, now: datetime) -> int:
     """Calls off all live runs of a task: queued ones end, leased ones are asked to stop. Answers how many."""
-    hold_lines_of_task(connection, task_id)
-    live = connection.execute(select(*_LIVE).where(runs.c.task_id == task_id).order_by(runs.c.id).with_for_update())
-    rows = live.all()
-    cancel_live(connection, rows, error, now)
-    return len(rows)
+    live = lock_live_of_task(connection, task_id)
+    cancel_live(connection, live, error, now)
+    return len(live)
 
 
 def pause_runs_of_task(connection: Connection, task_id: str, now: datetime) -> int:

@@ -173,6 +173,11 @@ def _event_items() -> list[Column[Any]]:
     return [Column("event_id", Id), Column("event_depth", SmallInteger)]
 
 
+def _handoff_item() -> Column[Any]:
+    """The hand-off of a workflow whose work a run is: whoever handed it over is told how the run ends."""
+    return Column("handoff_id", Id)
+
+
 def _partial(name: str, *columns: str, where: str, sqlite_where: str = "", unique: bool = False) -> Index:
     """An index of some rows only; SQLite writes truth values as numbers."""
     return Index(
@@ -204,6 +209,7 @@ runs = Table(
     Column("blocked", Boolean, nullable=False),
     Column("cancel_requested_at", Timestamp),
     *_event_items(),
+    _handoff_item(),
     CheckConstraint(
         "(lease_token IS NULL) = (lease_owner IS NULL) AND (lease_token IS NULL) = (lease_expires_at IS NULL)",
         name="lease",
@@ -277,6 +283,7 @@ run_history = Table(
     Column("status", String(16), nullable=False),
     Column("output", Json),
     *_event_items(),
+    _handoff_item(),
     CheckConstraint("status IN ('succeeded', 'failed', 'skipped', 'canceled')", name="status"),
     CheckConstraint("finished_at IS NOT NULL", name="finished_at"),
     CheckConstraint("status IN ('failed', 'canceled') OR error IS NULL", name="error"),

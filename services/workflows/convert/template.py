@@ -35,6 +35,9 @@ def _state(state: State) -> template_pb2.State:
         description=state.description,
         handoff=state.handoff,
         deadline_seconds=state.deadline_seconds,
+        ack_required=state.ack_required,
+        ack_seconds=state.ack_seconds,
+        run_for_role=state.run_for_role,
         result_schema=None if state.result_schema is None else to_struct(state.result_schema),
     )
 

@@ -2,12 +2,13 @@
 
 from datetime import datetime, timedelta
 
-from baton.workflows.v1 import template_pb2, workflow_pb2
+from baton.workflows.v1 import workflow_pb2
 from baton.workflows.v1 import workflow_service_pb2 as pb
 
 from services.chassis.enums import prefix
 from services.chassis.structs import from_struct, to_struct
 from services.chassis.timestamps import to_timestamp
+from services.workflows.convert.handoff import handoff_message
 from services.workflows.models.workflow import (
     Advance,
     Handoff,
@@ -17,7 +18,7 @@ from services.workflows.models.workflow import (
     WorkflowFilter,
     WorkflowStatus,
 )
-from services.workflows.operations.moves import Moved
+from services.workflows.operations.moving import Moved
 from services.workflows.operations.workflow import Standing
 
 _DEFAULT_TEMPLATE = "build"
@@ -116,6 +117,7 @@ def advanced_message(moved: Moved) -> pb.AdvanceWorkflowResponse:
         is_complete=moved.workflow.status is WorkflowStatus.COMPLETE,
         state_description=moved.definition.state(moved.workflow.state).description,
         version=moved.workflow.version,
+        handoff_id=moved.handoff.id,
     )
 
 
@@ -167,20 +169,6 @@ def rolled_back_message(moved: Moved, reason: str) -> pb.RollBackWorkflowRespons
     )
 
 
-def handoff_message(handoff: Handoff) -> workflow_pb2.Handoff:
-    """A hand-off as it is answered."""
-    return workflow_pb2.Handoff(
-        id=handoff.id,
-        from_role=handoff.from_role,
-        to_role=handoff.to_role,
-        from_state=handoff.from_state,
-        to_state=handoff.to_state,
-        kind=template_pb2.TransitionKind.Value(f"TRANSITION_KIND_{handoff.kind.name}"),
-        data_transferred=to_struct(handoff.data),
-        timestamp=to_timestamp(handoff.created_at),
-    )
-
-
 def event_message(event: WorkflowEvent) -> workflow_pb2.WorkflowEvent:
     """An event as it is answered."""
     return workflow_pb2.WorkflowEvent(
@@ -192,6 +180,7 @@ def event_message(event: WorkflowEvent) -> workflow_pb2.WorkflowEvent:
         to_state=event.to_state,
         event_data=to_struct(event.data),
         timestamp=to_timestamp(event.occurred_at),
+        trace_id=event.trace_id,
     )
 
 

@@ -35,10 +35,24 @@ class State:
     """The JSON Schema of the result; None when anything will do."""
     deadline_seconds: int = 0
     """After how long the state is to be left; 0 for whenever."""
+    ack_required: bool = False
+    """Whether who is handed the work has to accept it first."""
+    ack_seconds: int = 0
+    """How long they have for that; 0 for as long as they like."""
+    run_for_role: bool = False
+    """Whether the owner finds the work as a run to lease."""
 
     def deadline(self, entered_at: datetime) -> datetime | None:
         """By when the state is to be left that was entered then."""
-        return entered_at + timedelta(seconds=self.deadline_seconds) if self.deadline_seconds else None
+        return _after(entered_at, self.deadline_seconds)
+
+    def ack_deadline(self, offered_at: datetime) -> datetime | None:
+        """By when work is to be accepted that was offered then."""
+        return _after(offered_at, self.ack_seconds)
+
+
+def _after(moment: datetime, seconds: int) -> datetime | None:
+    return moment + timedelta(seconds=seconds) if seconds else None
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,10 @@ class WorkflowEventType(StrEnum):
     RETRY_REQUESTED = "retry_requested"
     ROLLED_BACK = "rolled_back"
     WORKFLOW_CANCELED = "workflow_canceled"
+    HANDOFF_ACCEPTED = "handoff_accepted"
+    HANDOFF_REJECTED = "handoff_rejected"
+    HANDOFF_EXPIRED = "handoff_expired"
+    REPORT_REFUSED = "report_refused"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +74,8 @@ class Workflow:
     """By when the state is to be left; None for whenever."""
     is_overdue: bool = False
     """Whether it was noticed that this was not done in time."""
+    traceparent: str = ""
+    """The span that has changed it last; empty for none."""
 
 
 @dataclass(frozen=True)
@@ -112,6 +118,15 @@ class PhaseResult:
     """When the phase had to be done again; None while the result counts."""
 
 
+class HandoffStatus(StrEnum):
+    """What has become of a hand-off."""
+
+    OFFERED = "offered"
+    ACCEPTED = "accepted"
+    REJECTED = "rejected"
+    EXPIRED = "expired"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Handoff:
     """Work that went from one state to the next."""
@@ -125,6 +140,26 @@ class Handoff:
     kind: TransitionKind
     data: Mapping[str, Any]
     created_at: datetime
+    status: HandoffStatus
+    """Accepted at once where nobody has to accept it."""
+    came_from: WorkflowStatus
+    """How the workflow stood in the state that was left: it stands so again when nobody takes the work."""
+    ack_deadline: datetime | None = None
+    """By when it is to be accepted; None for whenever."""
+    decided_by: str | None = None
+    """The agent who has accepted or rejected it; None while nobody has."""
+    decided_at: datetime | None = None
+    reason: str = ""
+    """Why it was rejected, or is not offered any more."""
+
+
+@dataclass(frozen=True)
+class HandoffFilter:
+    """Which hand-offs are wanted; what is empty lets all through."""
+
+    statuses: tuple[HandoffStatus, ...] = ()
+    to_role: str = ""
+    workflow_id: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,6 +175,8 @@ class WorkflowEvent:
     to_state: str
     data: Mapping[str, Any]
     occurred_at: datetime
+    trace_id: str
+    """The trace that it happened in, 32 hex digits; empty for none."""
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ from typing import Any
 from sqlalchemy import Connection
 
 from services.chassis import outbox
-from services.chassis.clock import Clock
-from services.workflows.models.workflow import Workflow, WorkflowEvent, WorkflowEventType, WorkflowStatus
+from services.chassis.clock import Clock, instant_text
+from services.workflows.models.workflow import Handoff, Workflow, WorkflowEvent, WorkflowEventType, WorkflowStatus
 from services.workflows.store import tables
 
 _ACTIONS: Mapping[WorkflowEventType, str] = {
@@ -16,6 +16,10 @@ _ACTIONS: Mapping[WorkflowEventType, str] = {
     WorkflowEventType.RETRY_REQUESTED: "workflow.retry",
     WorkflowEventType.ROLLED_BACK: "workflow.roll_back",
     WorkflowEventType.WORKFLOW_CANCELED: "workflow.cancel",
+    WorkflowEventType.HANDOFF_ACCEPTED: "handoff.accept",
+    WorkflowEventType.HANDOFF_REJECTED: "handoff.reject",
+    WorkflowEventType.HANDOFF_EXPIRED: "handoff.expire",
+    WorkflowEventType.REPORT_REFUSED: "workflow.refuse_report",
 }
 _TOPICS: Mapping[WorkflowEventType, str] = {
     WorkflowEventType.WORKFLOW_STARTED: "workflow.started",
@@ -23,7 +27,12 @@ _TOPICS: Mapping[WorkflowEventType, str] = {
     WorkflowEventType.RETRY_REQUESTED: "workflow.retried",
     WorkflowEventType.ROLLED_BACK: "workflow.rolled_back",
     WorkflowEventType.WORKFLOW_CANCELED: "workflow.canceled",
+    WorkflowEventType.HANDOFF_ACCEPTED: "workflow.handoff_accepted",
+    WorkflowEventType.HANDOFF_REJECTED: "workflow.handoff_rejected",
+    WorkflowEventType.HANDOFF_EXPIRED: "workflow.handoff_expired",
+    WorkflowEventType.REPORT_REFUSED: "workflow.report_refused",
 }
+_OFFERED = "workflow.handoff_offered"
 _ENDS: Mapping[WorkflowStatus, str] = {
     WorkflowStatus.COMPLETE: "workflow.completed",
     WorkflowStatus.FAILED: "workflow.failed",
@@ -58,6 +67,19 @@ def tell(
         topics.append(_ENDS[after.status])
     for topic in topics:
         outbox.event(connection, tables.outbox, clock, topic=topic, payload=_published(after, event))
+
+
+def tell_offered(connection: Connection, workflow: Workflow, handoff: Handoff, clock: Clock) -> None:
+    """Publishes that somebody has something to accept."""
+    deadline = instant_text(handoff.ack_deadline) if handoff.ack_deadline else None
+    payload = about(workflow) | {
+        "handoff_id": handoff.id,
+        "from_role": handoff.from_role,
+        "to_role": handoff.to_role,
+        "to_state": handoff.to_state,
+        "ack_deadline": deadline,
+    }
+    outbox.event(connection, tables.outbox, clock, topic=_OFFERED, payload=payload)
 
 
 def _audited(workflow: Workflow) -> dict[str, Any]:

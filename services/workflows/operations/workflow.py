@@ -6,6 +6,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
+from services.chassis import telemetry
 from services.chassis.call import Caller
 from services.chassis.clock import Clock
 from services.chassis.errors import InvalidArgument
@@ -23,13 +24,16 @@ from services.workflows.models.workflow import (
     WorkflowFilter,
     WorkflowStatus,
 )
+from services.workflows.operations import runs
 from services.workflows.operations.telling import tell
 from services.workflows.operations.template import get_template
+from services.workflows.store import handoff as handoffs
 from services.workflows.store import record
 from services.workflows.store import workflow as store
 
 MAX_RESULT_BYTES = 256 * 1024
 _SHOWN_HANDOFFS = 50
+_CALLED_OFF = "the workflow was called off"
 
 
 @dataclass(frozen=True)
@@ -75,12 +79,14 @@ def start_workflow(
         updated_at=now,
         completed_at=None,
         deadline=definition.state(definition.initial_state).deadline(now),
+        traceparent=telemetry.traceparent(),
     )
     if not store.add_workflow(connection, workflow):
         raise BuildExists(new.build_id)
     event = _event(workflow, WorkflowEventType.WORKFLOW_STARTED, caller, from_state="")
     record.add_event(connection, event)
     tell(connection, None, workflow, event, clock, request_id=request_id)
+    runs.ask_for(connection, workflow, definition, None, caller, clock)
     return Standing(workflow, definition, ())
 
 
@@ -103,8 +109,8 @@ def get_history(connection: Connection, workflow_id: str, limit: int = _SHOWN_HA
     """How many hand-offs a workflow has, and the newest of them, oldest first. Raises WorkflowNotFound."""
     _require(connection, workflow_id)
     return (
-        record.count_handoffs(connection, workflow_id=workflow_id),
-        record.newest_handoffs(connection, workflow_id, limit),
+        handoffs.count_handoffs(connection, workflow_id=workflow_id),
+        handoffs.newest_handoffs(connection, workflow_id, limit),
     )
 
 
@@ -119,8 +125,8 @@ def get_stats(connection: Connection, project_id: str) -> ProjectStats:
     return ProjectStats(
         by_status=store.count_by_status(connection, project_id),
         average_seconds=store.average_seconds(connection, project_id),
-        failure_point=record.most_common_failure(connection, project_id),
-        handoffs=record.count_handoffs(connection, project_id=project_id),
+        failure_point=handoffs.most_common_failure(connection, project_id),
+        handoffs=handoffs.count_handoffs(connection, project_id=project_id),
         overdue=store.count_overdue(connection, project_id),
     )
 
@@ -142,8 +148,13 @@ def cancel_workflow(
             version=before.version + 1,
             deadline=None,
             is_overdue=False,
+            traceparent=telemetry.traceparent(),
         )
         store.save_workflow(connection, after)
+        telemetry.link(before.traceparent)
+        definition = get_template(connection, name=before.template, version=before.template_version).definition
+        runs.withdraw(connection, before, definition, clock, reason=_CALLED_OFF, is_done=False)
+        handoffs.expire_offered(connection, workflow_id, _CALLED_OFF, now)
         event = _event(
             after, WorkflowEventType.WORKFLOW_CANCELED, caller, from_state=before.state, data={"reason": reason}
         )
@@ -195,4 +206,5 @@ def _event(
         to_state=workflow.state,
         data=data or {},
         occurred_at=workflow.updated_at,
+        trace_id=telemetry.trace_id(),
     )

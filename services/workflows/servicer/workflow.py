@@ -14,6 +14,7 @@ from services.chassis.idempotency import Idempotency
 from services.chassis.ids import stored_id
 from services.chassis.paging import Cursors, page_limit
 from services.workflows.convert import workflow as convert
+from services.workflows.convert.handoff import handoff_message
 from services.workflows.operations import moves
 from services.workflows.operations import workflow as operations
 
@@ -120,7 +121,7 @@ class WorkflowServicer(rpc.WorkflowServiceServicer):
         count, handoffs = await self._database.read(
             lambda connection, clock: operations.get_history(connection, workflow_id, limit)
         )
-        return pb.GetWorkflowHistoryResponse(handoff_count=count, handoffs=map(convert.handoff_message, handoffs))
+        return pb.GetWorkflowHistoryResponse(handoff_count=count, handoffs=map(handoff_message, handoffs))
 
     async def ListWorkflowEvents(
         self, request: pb.ListWorkflowEventsRequest, context: _Context

@@ -1,4 +1,4 @@
-"""What workflows leave behind: results of phases, hand-offs and events, as rows. Only ever added to."""
+"""What workflows leave behind: results of phases, and events, as rows. Only ever added to."""
 
 from collections.abc import Collection
 from dataclasses import asdict
@@ -7,9 +7,8 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, func, insert, select, update
 
-from services.workflows.models.template import TransitionKind
-from services.workflows.models.workflow import Handoff, PhaseResult, WorkflowEvent, WorkflowEventType
-from services.workflows.store.tables import handoffs, phase_results, workflow_events, workflows
+from services.workflows.models.workflow import PhaseResult, WorkflowEvent, WorkflowEventType
+from services.workflows.store.tables import phase_results, workflow_events
 
 
 def add_result(connection: Connection, result: PhaseResult) -> None:
@@ -44,41 +43,6 @@ def supersede(connection: Connection, workflow_id: str, phases: Collection[str],
     connection.execute(update(phase_results).where(*current).values(superseded_at=now))
 
 
-def add_handoff(connection: Connection, handoff: Handoff) -> None:
-    """Stores a hand-off."""
-    connection.execute(insert(handoffs).values(asdict(handoff)))
-
-
-def newest_handoffs(connection: Connection, workflow_id: str, limit: int) -> list[Handoff]:
-    """The newest hand-offs of a workflow, the oldest of them first."""
-    query = select(handoffs).where(handoffs.c.workflow_id == workflow_id).order_by(handoffs.c.id.desc()).limit(limit)
-    return [_handoff(row) for row in reversed(connection.execute(query).all())]
-
-
-def count_handoffs(connection: Connection, *, workflow_id: str = "", project_id: str = "") -> int:
-    """How many hand-offs a workflow, or a project, has."""
-    query = select(func.count()).select_from(handoffs)
-    if workflow_id:
-        query = query.where(handoffs.c.workflow_id == workflow_id)
-    else:
-        query = query.join(workflows, workflows.c.id == handoffs.c.workflow_id)
-        query = query.where(workflows.c.project_id == project_id)
-    return connection.execute(query).scalar_one()
-
-
-def most_common_failure(connection: Connection, project_id: str) -> str:
-    """The state of which the most workflows of a project failed; empty when none did."""
-    query = (
-        select(handoffs.c.from_state)
-        .join(workflows, workflows.c.id == handoffs.c.workflow_id)
-        .where(workflows.c.project_id == project_id, handoffs.c.kind == TransitionKind.ERROR)
-        .group_by(handoffs.c.from_state)
-        .order_by(func.count().desc(), handoffs.c.from_state)
-        .limit(1)
-    )
-    return connection.execute(query).scalar_one_or_none() or ""
-
-
 def add_event(connection: Connection, event: WorkflowEvent) -> None:
     """Stores what happened."""
     connection.execute(insert(workflow_events).values(asdict(event)))
@@ -93,9 +57,10 @@ def list_events(connection: Connection, workflow_id: str, *, limit: int, before:
     return [_event(row) for row in connection.execute(query)]
 
 
-def _handoff(row: Row[Any]) -> Handoff:
-    fields = row._asdict()
-    return Handoff(**fields | {"kind": TransitionKind(fields["kind"])})
+def last_mover(connection: Connection, workflow_id: str) -> str:
+    """The agent who was the last to do something about a workflow."""
+    (newest,) = list_events(connection, workflow_id, limit=1, before=None)
+    return newest.triggered_by
 
 
 def _event(row: Row[Any]) -> WorkflowEvent:

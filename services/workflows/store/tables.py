@@ -65,6 +65,8 @@ workflows = Table(
     Column("completed_at", Timestamp),
     Column("deadline", Timestamp),
     Column("is_overdue", Boolean, nullable=False),
+    # Of the last change: the trace of the next one has a link to it.
+    Column("traceparent", String(55), nullable=False, server_default=text("''")),
     ForeignKeyConstraint(["template", "template_version"], ["templates.name", "templates.version"]),
     CheckConstraint("status IN ('in_progress', 'complete', 'failed', 'canceled')", name="status"),
     CheckConstraint("(completed_at IS NULL) = (status IN ('in_progress', 'failed'))", name="completed_at"),
@@ -114,8 +116,25 @@ handoffs = Table(
     Column("kind", String(16), nullable=False),
     Column("data", Json, nullable=False),
     Column("created_at", Timestamp, nullable=False),
+    Column("status", String(16), nullable=False, server_default=text("'accepted'")),
+    # How the workflow stood in the state that was left.
+    Column("came_from", String(16), nullable=False, server_default=text("'in_progress'")),
+    Column("ack_deadline", Timestamp),
+    Column("decided_by", Id),
+    Column("decided_at", Timestamp),
+    Column("reason", Text, nullable=False, server_default=text("''")),
     CheckConstraint("kind IN ('forward', 'retry', 'error', 'recover')", name="kind"),
     Index("ix_handoffs_workflow_id", "workflow_id", "id"),
+    # One for each filter, newest first.
+    Index("ix_handoffs_status", "status", "id"),
+    Index("ix_handoffs_to_role", "to_role", "id"),
+    # What nobody has accepted in time.
+    Index(
+        "ix_handoffs_ack_deadline",
+        "ack_deadline",
+        postgresql_where=text("status = 'offered'"),
+        sqlite_where=text("status = 'offered'"),
+    ),
 )
 
 # One row for each version of a workflow: its state is what its last event says.
@@ -131,4 +150,5 @@ workflow_events = Table(
     Column("to_state", String(64), nullable=False),
     Column("data", Json, nullable=False),
     Column("occurred_at", Timestamp, nullable=False),
+    Column("trace_id", String(32), nullable=False, server_default=text("''")),
 )

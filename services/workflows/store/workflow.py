@@ -21,6 +21,7 @@ _CHANGING = (
     "completed_at",
     "deadline",
     "is_overdue",
+    "traceparent",
 )
 
 
