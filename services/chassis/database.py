@@ -77,10 +77,11 @@ class Database:
     async def transact(self, work: Work[_T]) -> _T:
         """Runs `work` in one transaction and commits it.
 
-        A serialization failure or deadlock runs it again, up to five times in all. Raises Unavailable when the
-        database cannot be reached. On PostgreSQL, raises DeadlineExceeded when a statement outlives the current call
-        or, without one, 30 s, and Unavailable when `work` did nothing for 3 s, for the server ends it then; on SQLite
-        nothing ends a statement or a transaction.
+        A serialization failure or deadlock runs it again, up to five times in all, and so does that it did nothing
+        for 3 s, for PostgreSQL ends it then. A connection that breaks before the commit runs it again once. Raises
+        Unavailable when the database cannot be reached, and when it broke at the commit, which may have happened. On
+        PostgreSQL, raises DeadlineExceeded when a statement outlives the current call or, without one, 30 s; on
+        SQLite nothing ends a statement or a transaction.
         """
         return await self._attempts(self._writer, self._write_threads, work)
 
@@ -92,8 +93,8 @@ class Database:
         """Runs the generator `work` in one transaction, item by item, no faster than they are taken.
 
         It may last as long as the current call. Half of the connections at most are in use for streams; raises
-        Unavailable when none of these becomes free within 5 s. A lost race is Unavailable at once. It should lock
-        nothing: while nobody takes its items, nothing ends it.
+        Unavailable when none of these becomes free within 5 s. A lost race, or a lost connection, is Unavailable at
+        once. It should lock nothing: while nobody takes its items, nothing ends it.
         """
 
         def items() -> Generator[_T, None, None]:
@@ -101,7 +102,7 @@ class Database:
                 with self._transaction(self._reader, statement_timeout=math.inf) as (connection, clock):
                     yield from work(connection, clock)
             except TryAgain as lost:
-                raise too_busy() from lost
+                raise lost.error from lost
 
         async with self._stream_slot(), aclosing(iterate(items(), self._read_threads)) as taken:
             async for item in taken:
@@ -157,12 +158,14 @@ class Database:
     def _transaction(
         self, engine: Engine, statement_timeout: float = STATEMENT_TIMEOUT_SECONDS
     ) -> Iterator[tuple[Connection, Clock]]:
+        committing = False
         try:
             with engine.connect() as connection:
                 yield connection, self._begin(connection, statement_timeout)
+                committing = True
                 connection.commit()
         except (DBAPIError, PoolTimeout) as error:
-            raise translated(error) from error
+            raise translated(error, committing=committing) from error
 
     def _begin(self, connection: Connection, statement_timeout: float) -> Clock:
         if self.is_postgres:

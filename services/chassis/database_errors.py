@@ -15,15 +15,14 @@ _log = logging.getLogger(__name__)
 ATTEMPTS = 5
 _SERIALIZATION_FAILURE, _DEADLOCK, _QUERY_CANCELED, _LOCK_NOT_AVAILABLE = "40001", "40P01", "57014", "55P03"
 _SQLITE_BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
-# How SQLite words what makes its file unusable. A missing table is a database that was not migrated (yet).
+# How SQLite words what makes its file unusable; its other operational errors are faults of ours. A missing table is a
+# database that was not migrated (yet).
 _SQLITE_UNREACHABLE = ("unable to open", "no such table", "disk I/O", "disk is full", "readonly database")
-# Some of SQLite's operational errors are faults of ours: `_unreachable` tells them apart.
 _UNREACHABLE = (
     psycopg.OperationalError,
     psycopg.InterfaceError,
     psycopg.errors.IdleInTransactionSessionTimeout,
     psycopg.errors.UndefinedTable,
-    sqlite3.OperationalError,
 )
 
 
@@ -32,13 +31,18 @@ _ABOUT_VALUES = ("22", "23")
 
 
 class TryAgain(Exception):
-    """The transaction lost a race that it may win when it is run again."""
+    """The transaction has not happened, and may when it is run again. After `attempts` in all, callers get `error`."""
+
+    def __init__(self, error: Unavailable | None = None, attempts: int = ATTEMPTS) -> None:
+        super().__init__()
+        self.error = error or too_busy()
+        self.attempts = attempts
 
 
 def rest(attempt: int, lost: TryAgain) -> float:
     """How many seconds to rest before the next attempt. Raises Unavailable after the last one."""
-    if attempt == ATTEMPTS:
-        raise too_busy() from lost
+    if attempt >= lost.attempts:
+        raise lost.error from lost
     return random.uniform(0, 0.01 * 2**attempt)
 
 
@@ -46,8 +50,11 @@ def too_busy() -> Unavailable:
     return Unavailable("the database is too busy", reason="DATABASE_BUSY", retry_after=1)
 
 
-def translated(error: DBAPIError | PoolTimeout) -> Exception:
-    """What a caller is told of a driver's error, or the error itself when it is a fault of ours."""
+def translated(error: DBAPIError | PoolTimeout, *, committing: bool) -> Exception:
+    """What a caller is told of a driver's error, or the error itself when it is a fault of ours.
+
+    `committing` says that COMMIT may have been sent: when the connection is lost then, nobody knows what happened.
+    """
     if isinstance(error, PoolTimeout):
         return too_busy()
     cause = error.orig
@@ -60,8 +67,9 @@ def translated(error: DBAPIError | PoolTimeout) -> Exception:
         return DeadlineExceeded("the database did not answer in time")
     if isinstance(cause, psycopg.DataError):
         return InvalidArgument("a value does not fit the column it is for")
-    if isinstance(cause, _UNREACHABLE):
-        return _unreachable(cause)
+    if _is_unreachable(cause):
+        _log.warning("database_unavailable", extra={"cause": str(cause)})
+        return _unreachable(error, committing)
     return error
 
 
@@ -89,14 +97,21 @@ def waited_in_vain(error: DBAPIError) -> bool:
     return getattr(error.orig, "sqlstate", None) == _LOCK_NOT_AVAILABLE
 
 
-def _unreachable(cause: Exception) -> Exception:
-    reachable = isinstance(cause, sqlite3.OperationalError) and not any(
-        words in str(cause) for words in _SQLITE_UNREACHABLE
-    )
-    if reachable:
-        return cause
-    _log.warning("database_unavailable", extra={"cause": str(cause)})
-    return Unavailable("the database cannot be reached right now", reason="DATABASE_UNAVAILABLE", retry_after=1)
+def _is_unreachable(cause: BaseException | None) -> bool:
+    if isinstance(cause, sqlite3.OperationalError):
+        return any(words in str(cause) for words in _SQLITE_UNREACHABLE)
+    return isinstance(cause, _UNREACHABLE)
+
+
+def _unreachable(error: DBAPIError, committing: bool) -> Exception:
+    told = Unavailable("the database cannot be reached right now", reason="DATABASE_UNAVAILABLE", retry_after=1)
+    if isinstance(error.orig, psycopg.errors.IdleInTransactionSessionTimeout):
+        # This process stood still, and the server took back what it had done, whatever that was.
+        return TryAgain(told)
+    if error.connection_invalidated and not committing:
+        # Once, for what if the server died of this very work?
+        return TryAgain(told, attempts=2)
+    return told
 
 
 def _sqlite_busy(cause: BaseException | None) -> bool:
