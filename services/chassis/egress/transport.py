@@ -1,7 +1,9 @@
 """Connects to the address that was judged, and to no other."""
 
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from functools import cached_property
 from typing import Any
 
 import httpx2
@@ -24,7 +26,11 @@ class EgressTransport(httpx2.AsyncBaseTransport):
 
     def __init__(self, guard: Guard) -> None:
         self._guard = guard
-        self._tls = httpx2.create_ssl_context()
+
+    @cached_property
+    def _tls(self) -> ssl.SSLContext:
+        # To read the certificates that are trusted takes 20 ms, and many a process never needs them.
+        return httpx2.create_ssl_context()
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         """Raises AddressRefused and NotReached before anything is sent, else what httpx2 raises."""
