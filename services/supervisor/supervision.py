@@ -1,7 +1,9 @@
 """The life of one machine's Baton, from an empty folder to a clean stop."""
 
 import asyncio
+import os
 import subprocess
+import sys
 import time
 import urllib.error
 import urllib.request
@@ -24,8 +26,16 @@ _READY_TIMEOUT_SECONDS = 60.0
 
 
 def say(line: str) -> None:
-    """Tells the operator, at once even through a pipe."""
-    print(f"baton: {line}", flush=True)  # noqa: T201 - this is the program's user interface
+    """Tells the operator."""
+    _print(f"baton: {line}")
+
+
+def _print(line: str) -> None:
+    """Prints at once even through a pipe. When nobody reads that any more, everything goes on without it."""
+    try:
+        print(line, flush=True)  # noqa: T201 - this is the program's user interface
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 async def supervise(settings: Settings) -> None:
@@ -127,4 +137,5 @@ def _print_banner(url: str, home: Home) -> None:
     say(f"admin token    {home.admin_token}")
     say(f"logs           {home.logs}")
     say("a first tour   README.md")
-    print(f"baton ready url={url}", flush=True)  # noqa: T201 - scripts wait for this line
+    # Scripts wait for this line.
+    _print(f"baton ready url={url}")

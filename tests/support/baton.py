@@ -48,6 +48,7 @@ class Baton:
     def start(self) -> "Baton":
         """Starts it and waits for the line that says it is ready."""
         self.output.clear()
+        self._listens = True
         self._process = subprocess.Popen(
             [sys.executable, "-m", "services"],
             cwd=ROOT,
@@ -72,6 +73,10 @@ class Baton:
         code = self._process.wait(_STOP_SECONDS)
         self._reader.join()
         return code
+
+    def stop_listening(self) -> None:
+        """Closes the pipe through which it tells the operator something, when the next line has come."""
+        self._listens = False
 
     def children(self) -> dict[str, int]:
         """The process id of each of Baton's processes, by name."""
@@ -148,6 +153,8 @@ class Baton:
         with process.stdout:
             for line in process.stdout:
                 self.output.append(line.rstrip("\n"))
+                if not self._listens:
+                    return
 
 
 def _titled(pid: int) -> dict[str, int]:
