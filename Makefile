@@ -8,6 +8,9 @@ PROTOS := $(shell find protos -name '*.proto') protos/compile.py
 export UV_CACHE_DIR ?= $(CURDIR)/.cache/uv
 export PIP_CACHE_DIR ?= $(CURDIR)/.cache/pip
 
+# Where Python is told to keep no bytecode, each process of Baton, and of the suite, would compile all of it anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: run test check protos lock migrate clean
 .DEFAULT_GOAL := help
 
@@ -18,7 +21,7 @@ run: $(VENV)/.run gen/.stamp ## set up and start all of Baton on this machine; D
 	@DB="$(DB)" exec $(BIN)/python -m services
 
 test: $(VENV)/.dev gen/.stamp ## the whole suite; brings its own PostgreSQL and Valkey
-	$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -n 4 --dist loadscope --no-loadscope-reorder
 
 check: $(VENV)/.dev gen/.stamp ## contracts, style, types and boundaries
 	$(BIN)/buf lint gen/baton/descriptors.binpb

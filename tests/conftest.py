@@ -1,13 +1,28 @@
 """What all tests share: databases on both engines."""
 
+import os
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.support import databases
 from tests.support.postgres import Postgres
+from tests.support.sharing import Sharing
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if hasattr(config, "workerinput"):
+        # Linux shares the processors out to sessions, and each process of each Baton is one of its own. A process of
+        # the suite that shared one with all the others would stand still for seconds beside them.
+        os.setsid()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Sharing:
+    return Sharing(config, log)
 
 
 def pytest_sessionstart() -> None:

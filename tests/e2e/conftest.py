@@ -34,7 +34,7 @@ def batons(postgres: Postgres, tmp_path_factory: pytest.TempPathFactory) -> Iter
         assert [one.stop() for one in started.values()] == [0] * len(started)
 
 
-@pytest.fixture(scope="package", params=databases.ENGINES)
+@pytest.fixture(scope="package", params=databases.ENGINES, ids="{} baton".format)
 def baton(request: pytest.FixtureRequest, batons: Callable[[str], Baton]) -> Baton:
     """A Baton with the demo, on SQLite and on a PostgreSQL server of the user's own."""
     return batons(request.param)

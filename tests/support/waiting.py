@@ -6,37 +6,39 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-_POLL_SECONDS = 0.01
+# Who waits long asks more and more seldom: what is asked is a whole Baton as a rule, and others want the processors.
+_SHORTEST_SECONDS, _LONGEST_SECONDS, _SHARE = 0.01, 0.25, 0.1
 
 
 async def await_until(
-    condition: Callable[[], Any | Awaitable[Any]], timeout: float = 5.0, every: float = _POLL_SECONDS
+    condition: Callable[[], Any | Awaitable[Any]], timeout: float = 5.0, every: float = _SHORTEST_SECONDS
 ) -> Any:
     """Calls `condition`, which may be async, until it answers something true, and answers that.
 
-    It is called `every` so many seconds: seldom where asking disturbs. Raises TimeoutError after `timeout` seconds,
-    naming the condition.
+    It is called `every` so many seconds at most: seldom where asking disturbs. Raises TimeoutError after `timeout`
+    seconds, naming the condition.
     """
-    give_up = time.monotonic() + timeout
+    began = time.monotonic()
     while True:
         answer = condition()
         if inspect.isawaitable(answer):
             answer = await answer
         if answer:
             return answer
-        _refuse_to_wait(give_up, timeout, condition)
-        await asyncio.sleep(every)
+        await asyncio.sleep(max(every, _pause(began, timeout, condition)))
 
 
 def wait_until(condition: Callable[[], Any], timeout: float = 5.0) -> Any:
     """The same where there is no event loop."""
-    give_up = time.monotonic() + timeout
+    began = time.monotonic()
     while not (answer := condition()):
-        _refuse_to_wait(give_up, timeout, condition)
-        time.sleep(_POLL_SECONDS)
+        time.sleep(_pause(began, timeout, condition))
     return answer
 
 
-def _refuse_to_wait(give_up: float, timeout: float, condition: Callable[[], Any]) -> None:
-    if time.monotonic() >= give_up:
+def _pause(began: float, timeout: float, condition: Callable[[], Any]) -> float:
+    """How long to wait before asking again."""
+    waited = time.monotonic() - began
+    if waited >= timeout:
         raise TimeoutError(f"not true after {timeout:g} s: {getattr(condition, '__qualname__', condition)}")
+    return min(max(waited * _SHARE, _SHORTEST_SECONDS), _LONGEST_SECONDS)
