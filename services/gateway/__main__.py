@@ -22,7 +22,14 @@ async def run(settings: Settings) -> None:
     auth = open_channel(settings.auth_address)
     try:
         app = build_app(settings, channels, TokenExchange(auth), shipped_comments())
-        await serve(app, settings.host, settings.port, until=stop_signal, grace_seconds=settings.grace_seconds)
+        await serve(
+            app,
+            settings.host,
+            settings.port,
+            shares_port=settings.shares_port,
+            until=stop_signal,
+            grace_seconds=settings.grace_seconds,
+        )
         await app.close()
     finally:
         await close_channels([*channels.values(), auth])

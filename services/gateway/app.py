@@ -55,7 +55,7 @@ def build_app(
         for binding in method.bindings:
             router.add(binding.verb, binding.template, endpoint(method, binding))
     Health(channels).add_routes(router)
-    Metrics(settings.metrics_addresses(), exchange).add_routes(router)
+    Metrics(settings.name, settings.metrics_addresses(), exchange).add_routes(router)
     add_pages(router, orjson.dumps(describe(methods, comments, installed_version())))
     catalogue = catalogue_of(methods, comments, unary_call, parsers, printers)
     router.add("POST", PATH, mcp_endpoint(catalogue, exchange, installed_version()))

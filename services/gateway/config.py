@@ -41,10 +41,16 @@ class Settings:
         "BATON_GATEWAY_HTTPS", default=False, help="whether browsers reach the gateway over https alone"
     )
 
+    shares_port: bool = setting(
+        "BATON_GATEWAY_SHARES_PORT", default=False, help="whether other gateways listen on the same port"
+    )
+    name: str = setting(
+        "BATON_GATEWAY_NAME", default="gateway", help="what /metrics calls this gateway beside its sources"
+    )
     metrics_sources: str = setting(
         "BATON_METRICS_SOURCES",
         default="",
-        help="whose metrics /metrics shows beside the gateway's own: tasks=127.0.0.1:9102,worker=unix:/run/worker.prom",
+        help="whose metrics /metrics shows beside the gateway's own: a=127.0.0.1:9102,b=unix:/srv/b.prom",
     )
 
     def __post_init__(self) -> None:

@@ -21,7 +21,6 @@ from services.gateway.routes import Router, Values
 
 SCOPE = "metrics:read"
 _ADMIN = "admin"
-_OWN = "gateway"
 _SERVICE = "service_name"
 _TIMEOUT_SECONDS = 2.0
 
@@ -29,8 +28,9 @@ _TIMEOUT_SECONDS = 2.0
 class Metrics:
     """What is shown at /metrics to whoever holds SCOPE."""
 
-    def __init__(self, sources: Mapping[str, str], exchange: TokenExchange) -> None:
-        """`sources` are addresses as BATON_METRICS_LISTEN has them, by the name of the process."""
+    def __init__(self, name: str, sources: Mapping[str, str], exchange: TokenExchange) -> None:
+        """This gateway's name, and addresses as BATON_METRICS_LISTEN has them, by the name of the process."""
+        self._name = name
         self._sources = sources
         self._exchange = exchange
 
@@ -45,7 +45,7 @@ class Metrics:
             asyncio.to_thread(lambda: exposition.text().decode()),
             *(_ask(address) for address in self._sources.values()),
         )
-        texts = dict(zip((_OWN, *self._sources), told, strict=True))
+        texts = dict(zip((self._name, *self._sources), told, strict=True))
         page = await asyncio.to_thread(merged, texts)
         return Response(page, media_type=CONTENT_TYPE_LATEST)
 
@@ -78,7 +78,7 @@ class _Merged(Collector):
 
 def _labelled(samples: Iterable[Sample], service: str) -> Iterator[Sample]:
     for sample in samples:
-        yield sample._replace(labels={_SERVICE: service, **sample.labels})
+        yield sample._replace(labels={**sample.labels, _SERVICE: service})
 
 
 async def _ask(address: str) -> str | None:

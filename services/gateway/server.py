@@ -63,13 +63,21 @@ class InFlight:
 
 
 async def serve(
-    app: ASGIApp, host: str, port: int, *, until: Callable[[], Coroutine[Any, Any, object]], grace_seconds: float
+    app: ASGIApp,
+    host: str,
+    port: int,
+    *,
+    until: Callable[[], Coroutine[Any, Any, object]],
+    grace_seconds: float,
+    shares_port: bool = False,
 ) -> None:
     """Serves HTTP/1.1 until `until` returns, then takes no new requests and finishes those in progress.
 
-    Those that take longer than `grace_seconds` are broken off. Raises OSError when it cannot listen.
+    Those that take longer than `grace_seconds` are broken off. With `shares_port` the system shares new connections
+    out to all who listen there. Raises OSError when it cannot listen.
     """
-    _refuse_taken_port(host, port)
+    if not shares_port:
+        _refuse_taken_port(host, port)
     busy = InFlight(app)
     # Embedded: one process, on our loop, with our signals and no output of its own.
     server = Server(

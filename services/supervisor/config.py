@@ -6,6 +6,8 @@ from pathlib import Path
 
 from services.chassis.config import ConfigurationError, setting
 
+_MOST_GATEWAYS = 64
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -20,6 +22,9 @@ class Settings:
         default=20.0,
         help="how long runs may go on after a stop before they are given back",
     )
+    gateway_workers: int = setting(
+        "BATON_GATEWAY_WORKERS", default=1, help="how many gateways share the port, up to 64"
+    )
     log_level: str = setting("BATON_LOG_LEVEL", default="INFO", help="what goes to the logs")
     demo: bool = setting("BATON_DEMO", default=True, help="whether an empty home gets the demo")
 
@@ -27,6 +32,10 @@ class Settings:
         """Raises ConfigurationError."""
         if not 1 <= self.port <= 65535:
             raise ConfigurationError(f"BATON_PORT is {self.port}: use a port from 1 to 65535")
+        if not 1 <= self.gateway_workers <= _MOST_GATEWAYS:
+            raise ConfigurationError(
+                f"BATON_GATEWAY_WORKERS is {self.gateway_workers}: use a number from 1 to {_MOST_GATEWAYS}"
+            )
         if self.log_level.upper() not in logging.getLevelNamesMapping():
             raise ConfigurationError(f"BATON_LOG_LEVEL is {self.log_level!r}: use DEBUG, INFO, WARNING or ERROR")
         if self.db not in ("sqlite", "postgres"):

@@ -30,9 +30,11 @@ _context = multiprocessing.get_context("forkserver")
 
 @dataclass(frozen=True)
 class Program:
-    """A child to run: the module `services.<name>`, with this environment, logging to this file."""
+    """A child to run: the module `services.<module>`, with this environment, logging to this file."""
 
     name: str
+    """No two have the same."""
+    module: str
     environment: Mapping[str, str]
     log: Path
     grace_seconds: float
@@ -124,7 +126,7 @@ def _become(program: Program) -> None:
     os.environ.clear()
     os.environ.update(program.environment)
     _redirect(program.log)
-    module = f"services.{program.name}"
+    module = f"services.{program.module}"
     sys.argv = [module]
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 

@@ -13,7 +13,7 @@ CONTEXTS = ("sessions", "tasks", "workflows")
 _PASSED = ("PATH", "HOME", "LANG", "TZ", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR", "IDEMPOTENCY_TTL_SECONDS")
 _PASSED_PREFIXES = ("OTEL_", "GRPC_", "PYTHON", "LC_", "BATON_GATEWAY_")
 # Where a rate is counted may be a URL with a password: nobody else gets it.
-_GATEWAY_SETTINGS = ("BATON_RATE_LIMIT", "BATON_RATE_LIMIT_STORAGE", "BATON_CORS_ORIGINS", "BATON_METRICS_LISTEN")
+_GATEWAY_SETTINGS = ("BATON_RATE_LIMIT", "BATON_RATE_LIMIT_STORAGE", "BATON_CORS_ORIGINS")
 _PASSED_SETTINGS = (
     "SESSION_RETENTION_DAYS",
     "BATON_LOG_LEVEL",
@@ -47,11 +47,14 @@ def programs(
     }
     keys = {"BATON_JWKS_FILE": str(home.jwks), "BATON_CURSOR_KEY_FILE": str(home.cursor_key)}
 
-    metrics = home.addresses([*CONTEXTS, "worker"], "prom")
+    gateways = ["gateway", *(f"gateway-{number}" for number in range(2, settings.gateway_workers + 1))]
+    metrics = home.addresses([*CONTEXTS, "worker", *gateways], "prom")
 
-    def program(name: str, environment: dict[str, str], grace_seconds: float = _GRACE_SECONDS) -> Program:
-        exposed = {"BATON_METRICS_LISTEN": metrics[name]} if name in metrics else {}
-        return Program(name, inherited | exposed | environment, home.logs / f"{name}.log", grace_seconds)
+    def program(
+        name: str, environment: dict[str, str], grace_seconds: float = _GRACE_SECONDS, module: str = ""
+    ) -> Program:
+        told = inherited | {"BATON_METRICS_LISTEN": metrics[name]} | environment
+        return Program(name, module or name, told, home.logs / f"{name}.log", grace_seconds)
 
     calls = {"BATON_SERVICES_TOKEN_FILE": str(home.services_token)}
     own: dict[str, dict[str, str]] = {
@@ -86,9 +89,14 @@ def programs(
         "BATON_PORT": str(settings.port),
         "BATON_AUTH_ADDRESS": addresses["sessions"],
         "BATON_BACKENDS": ",".join(f"baton.{name}.v1={addresses[name]}" for name in CONTEXTS),
-        "BATON_METRICS_SOURCES": ",".join(f"{name}={address}" for name, address in metrics.items()),
+        "BATON_GATEWAY_SHARES_PORT": str(len(gateways) > 1),
         **{name: os.environ[name] for name in _GATEWAY_SETTINGS if name in os.environ},
     }
+
+    def gateway_program(name: str) -> Program:
+        others = ",".join(f"{other}={address}" for other, address in metrics.items() if other != name)
+        return program(name, gateway | {"BATON_GATEWAY_NAME": name, "BATON_METRICS_SOURCES": others}, module="gateway")
+
     worker = {
         "BATON_TASKS_ADDRESS": addresses["tasks"],
         "BATON_SESSIONS_ADDRESS": addresses["sessions"],
@@ -98,4 +106,4 @@ def programs(
     }
     # The worker lets runs finish, gives back what is left, and closes its tool servers.
     worker_grace = settings.worker_grace_seconds + _GRACE_SECONDS
-    return [*contexts, program("gateway", gateway), program("worker", worker, worker_grace)]
+    return [*contexts, *map(gateway_program, gateways), program("worker", worker, worker_grace)]
