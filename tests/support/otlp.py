@@ -22,6 +22,8 @@ class Span:
     span_id: str
     parent_id: str
     attributes: dict[str, Any]
+    links: tuple[str, ...]
+    """The traces that it is linked to."""
 
 
 class Receiver(trace_service_pb2_grpc.TraceServiceServicer, metrics_service_pb2_grpc.MetricsServiceServicer):
@@ -62,6 +64,7 @@ def _read(service: str, span: Any) -> Span:
         attributes={
             item.key: getattr(item.value, item.value.WhichOneof("value") or "string_value") for item in span.attributes
         },
+        links=tuple(link.trace_id.hex() for link in span.links),
     )
 
 

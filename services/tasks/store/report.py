@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-import orjson
 from sqlalchemy import Connection, Row
 
 from services.chassis import outbox, telemetry
@@ -15,8 +14,6 @@ from services.tasks.store.tables import run_history
 
 REPORTED = [run_history.c[name] for name in ("id", "handoff_id", "agent_id", "created_by", "status", "output", "error")]
 """What is told of a run that has ended."""
-_MAX_OUTPUT_BYTES = 512 * 1024
-_TOO_LARGE = f"is larger than {_MAX_OUTPUT_BYTES} bytes: report where it is, not what it is"
 
 
 def tell_reports(connection: Connection, ended: Sequence[Row[Any]], now: datetime) -> None:
@@ -26,17 +23,14 @@ def tell_reports(connection: Connection, ended: Sequence[Row[Any]], now: datetim
 
 
 def _report(row: Row[Any]) -> dict[str, Any]:
-    error, output = error_from_json(row.error), row.output or {}
-    message = error.message if error else ""
-    if len(orjson.dumps(output)) > _MAX_OUTPUT_BYTES:
-        output, message = {}, message or _TOO_LARGE
+    error = error_from_json(row.error)
     return {
         "id": row.handoff_id,
         "run_id": row.id,
         # Where nobody has leased it, whoever has asked for it.
         "agent_id": row.agent_id or row.created_by,
         "status": row.status,
-        "output": output,
-        "error": message,
+        "output": row.output or {},
+        "error": error.message if error else "",
         "traceparent": telemetry.traceparent(),
     }

@@ -37,13 +37,13 @@ class Report:
     status: str
     output: dict[str, Any]
     error: str
-    """Why it failed, or why its output is not here; empty when nothing is wrong."""
+    """Why it failed; empty when it did not."""
     traceparent: str
 
     @property
     def is_silent(self) -> bool:
         """Whether it says nothing to go on with."""
-        return self.status == _SUCCEEDED and not self.error and _RESULT not in self.output
+        return self.status == _SUCCEEDED and _RESULT not in self.output
 
 
 def take_reports(connection: Connection, clock: Clock, source: str, messages: Sequence[Message]) -> None:
@@ -91,8 +91,6 @@ def _done(report: Report, workflow: Workflow, definition: Definition, role: str)
         result, next_state = {"reason": report.error}, _error_state(definition, workflow.state, report.error)
     elif report.status != _SUCCEEDED:
         raise FailedPrecondition(f"the run was not done, it is {report.status}", reason="RUN_NOT_DONE")
-    elif report.error:
-        raise InvalidArgument.of([Violation("output", report.error)])
     if not isinstance(result, dict):
         raise InvalidArgument.of([Violation(_RESULT, "must be an object")])
     if not isinstance(next_state, str):
