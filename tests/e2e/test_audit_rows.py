@@ -80,13 +80,27 @@ class World:
         return str(self.post("/budgets", body)["id"])
 
     def template_source(self) -> str:
-        states = [{"name": "open", "owner_role": "clerk"}, {"name": "shut", "terminal": True}]
-        edge = {"from_state": "open", "to_state": "shut", "kind": "forward"}
+        states = [
+            {"name": "open", "owner_role": "clerk"},
+            {"name": "read", "owner_role": "editor", "ack_required": True},
+            {"name": "shut", "owner_role": "editor", "terminal": True},
+        ]
+        edges = [
+            {"from_state": one, "to_state": other, "kind": "forward"}
+            for one, other in (("open", "read"), ("read", "shut"))
+        ]
         name = f"t{new_id()[-12:]}"
-        return json.dumps({"name": name, "initial_state": "open", "states": states, "transitions": [edge]})
+        return json.dumps({"name": name, "initial_state": "open", "states": states, "transitions": edges})
 
     def template(self) -> str:
         return str(self.post("/api/workflows/templates", {"source": self.template_source()})["name"])
+
+    def offered(self) -> str:
+        start = {"build_id": new_id(), "template": self.template()}
+        workflow_id = self.post("/api/workflows/audited/start", start)["workflow_id"]
+        self.post(f"/api/workflows/{workflow_id}/advance", {"role": "clerk", "completed_state": "open"})
+        (handoff,) = self.baton.get(f"/api/workflows/handoffs?workflow_id={workflow_id}")["items"]
+        return str(handoff["id"])
 
     def workflow(self, state: str = "discovery") -> str:
         workflow_id = str(self.post("/api/workflows/audited/start", {"build_id": new_id()})["workflow_id"])
@@ -112,7 +126,7 @@ class World:
         return str(self.post("/events", {"topic": "audited.event", "payload": {}})["details"]["event_id"])
 
     def reported(self, status: str) -> str:
-        body = {"task": "seo.validate", "run_id": f"nightly-{new_id()[:8]}", "status": status}
+        body = {"task": "audited.report", "run_id": f"nightly-{new_id()[:8]}", "status": status}
         return str(self.post("/agents/tasks/", body)["id"])
 
     def approval(self) -> str:
@@ -149,7 +163,7 @@ def calls(world: World) -> dict[str, Callable[[], REST]]:
         "tasks.v1.LedgerService.CreateLedgerRun": lambda: (
             "POST",
             f"{ledger}/",
-            {"task": "seo.validate", "run_id": "nightly-1", "status": "running"},
+            {"task": "audited.report", "run_id": "nightly-1", "status": "running"},
         ),
         "tasks.v1.LedgerService.UpdateLedgerRun": lambda: (
             "PATCH",
@@ -278,6 +292,16 @@ def calls(world: World) -> dict[str, Callable[[], REST]]:
             "DELETE",
             f"/api/workflows/templates/{world.template()}",
             None,
+        ),
+        "workflows.v1.HandoffService.AcceptHandoff": lambda: (
+            "POST",
+            f"/api/workflows/handoffs/{world.offered()}/accept",
+            {},
+        ),
+        "workflows.v1.HandoffService.RejectHandoff": lambda: (
+            "POST",
+            f"/api/workflows/handoffs/{world.offered()}/reject",
+            {"reason": "x"},
         ),
         "workflows.v1.WorkflowService.StartWorkflow": lambda: (
             "POST",

@@ -161,12 +161,19 @@ class World:
         ledger = self.made("/agents/tasks/", {"task": "seo.validate", "run_id": "one", "status": "running"})
         server = {"name": "there", "transport": "http", "url": "https://example.com/mcp", "enabled": False}
         webhook = {"url": "https://example.com/hook", "topics": ["there.is"]}
+        workflow = self.made("/api/workflows/there/start", {"build_id": "there"})["workflow_id"]
+        done = {"role": "q_assistant", "completed_state": "discovery"}
+        self.made(f"/api/workflows/{workflow}/advance", done)
+        # Or its time goes on, and nothing is as it was.
+        self.made(f"/api/workflows/{workflow}/cancel")
         self.existing = {
             "task_id": there["id"],
             "run_id": self.baton.run_now(there["id"]),
             "agent_id": agent["id"],
             "token_id": self.made(f"/agents/{agent['id']}/tokens")["id"],
             "id": ledger["id"],
+            "workflow_id": workflow,
+            "handoff_id": self.baton.get("/api/workflows/handoffs")["items"][0]["id"],
             "approval_id": self.made("/approvals", {"run_id": ledger["id"], "action": {"what": "x"}})["approval_id"],
             "name": self.made("/tool-servers", server)["name"],
             "webhook_id": self.made("/webhooks", webhook)["webhook"]["id"],

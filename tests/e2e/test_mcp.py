@@ -26,6 +26,7 @@ SCOPES = ("tasks:read", "tasks:write", "approvals:read", "approvals:request", "r
 TOOLS = {
     "create_task", "list_tasks", "run_now", "snooze_task", "cancel_task", "route_task", "fetch_status",
     "notify", "request_approval", "list_approvals", "append_log", "whoami", "advance_workflow",
+    "list_handoffs", "accept_handoff", "reject_handoff",
 }  # fmt: skip
 DOCUMENT = (ROOT / "docs" / "mcp.md").read_text()
 ECHO = {"id": "echo", "uses": "echo.test", "with": {"text": "${params.greeting}"}, "save_as": "echo"}

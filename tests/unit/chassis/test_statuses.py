@@ -55,7 +55,12 @@ def test_a_lost_connection_is_unavailable_and_names_no_address() -> None:
     assert "10.1.2.3" not in got.message
 
 
-@pytest.mark.parametrize("code", [StatusCode.UNKNOWN, StatusCode.DATA_LOSS, StatusCode.CANCELLED])
+def test_a_call_that_its_service_broke_off_may_be_made_again() -> None:
+    got = from_rpc_error(_lone(StatusCode.CANCELLED, "CANCELLED"))
+    assert (type(got), got.reason, got.retry_after) == (Unavailable, "SERVICE_UNREACHABLE", 1)
+
+
+@pytest.mark.parametrize("code", [StatusCode.UNKNOWN, StatusCode.DATA_LOSS])
 def test_codes_that_baton_never_answers_are_faults(code: StatusCode) -> None:
     got = from_rpc_error(_lone(code, "Traceback of something secret"))
     assert isinstance(got, Internal)

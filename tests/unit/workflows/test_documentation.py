@@ -24,4 +24,5 @@ def test_every_field_of_a_state_is_explained() -> None:
     told = set(re.findall(r"`([a-z_]+)`", "\n".join(re.findall(r"^\| ([^|]*) \|", table, re.MULTILINE))))
     assert told == {
         "name", "description", "owner_role", "phase", "handoff", "result_schema", "deadline_seconds", "terminal",
+        "ack_required", "ack_seconds", "run_for_role",
     }  # fmt: skip
