@@ -143,9 +143,10 @@ class Concerns(grpc.aio.ServerInterceptor):
                     span.set_status(Status(StatusCode.ERROR))
                 raise
             finally:
-                self._calls.add(1, {telemetry.RPC_METHOD: name, telemetry.RPC_STATUS: code})
-                if default_timeout is not None:
-                    self._duration.record(time.perf_counter() - began, {telemetry.RPC_METHOD: name})
+                with telemetry.measuring():
+                    self._calls.add(1, {telemetry.RPC_METHOD: name, telemetry.RPC_STATUS: code})
+                    if default_timeout is not None:
+                        self._duration.record(time.perf_counter() - began, {telemetry.RPC_METHOD: name})
                 if serving.caller is not None:
                     span.set_attribute(telemetry.CALLER, serving.caller.agent_id)
 

@@ -41,6 +41,7 @@ _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 
 _SECONDS = View(
     instrument_type=Histogram, instrument_unit="s", aggregation=ExplicitBucketHistogramAggregation(_BUCKETS)
 )
+_log = logging.getLogger(__name__)
 _propagator = TraceContextTextMapPropagator()
 _RECORD_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
@@ -134,6 +135,15 @@ def continued(traceparent: str, name: str) -> Iterator[None]:
         links=[Link(bringer)] if bringer.is_valid else None,
     ):
         yield
+
+
+@contextmanager
+def measuring() -> Iterator[None]:
+    """Around what only measures: when that fails it is logged, and nothing else fails."""
+    try:
+        yield
+    except Exception:
+        _log.warning("not_measured", exc_info=True)
 
 
 def _span_context(traceparent: str) -> SpanContext:

@@ -158,5 +158,6 @@ def test_health_says_who_is_there(baton: Baton) -> None:
     health = baton.call("GET", "/health", token="").json()
     assert health["status"] == "healthy"
     services = {"baton.sessions.v1", "baton.tasks.v1", "baton.workflows.v1"}
-    names = {check["name"] for check in health["checks"]}
-    assert names >= services | {f"{name}/database" for name in services} | {"baton.tasks.v1/queue"}
+    said = {f"{service}/{what}" for service in services for what in ("database", "loops")}
+    said |= {f"baton.tasks.v1/{what}" for what in ("queue", "scheduler", "workers")}
+    assert {check["name"] for check in health["checks"]} == services | said

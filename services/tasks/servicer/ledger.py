@@ -1,6 +1,5 @@
 """LedgerService."""
 
-import logging
 from collections.abc import AsyncIterator, Iterable
 from typing import Any, TypeVar
 
@@ -35,7 +34,6 @@ _Decided = TypeVar("_Decided", pb.ApproveLedgerRunResponse, pb.RejectLedgerRunRe
 _Decide = pb.ApproveLedgerRunRequest | pb.RejectLedgerRunRequest | pb.CancelLedgerRunRequest
 _CSV = "text/csv; charset=utf-8"
 _LIST_LIMIT, _EXPORT_LIMIT = 100, 1000
-_log = logging.getLogger(__name__)
 
 
 class LedgerServicer(rpc.LedgerServiceServicer):
@@ -172,10 +170,8 @@ class LedgerServicer(rpc.LedgerServiceServicer):
         serving = call.current.get()
         if serving is not None and serving.replayed:
             return
-        try:
+        with telemetry.measuring():
             self._counters[what].add(1)
-        except Exception:
-            _log.warning("not_counted", exc_info=True)
 
 
 def _filter(request: pb.PageLedgerRunsRequest | pb.ExportLedgerRunsRequest) -> RunFilter:

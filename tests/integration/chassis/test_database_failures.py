@@ -288,6 +288,7 @@ async def test_work_whose_connection_breaks_at_the_commit_is_not_run_again(
     with pytest.raises(Unavailable, match="cannot be reached"):
         await database.transact(break_off)
     assert len(attempted) == 1
+    assert await database.read(notes.read) == {}
 
 
 @only_postgres
