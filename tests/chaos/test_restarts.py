@@ -130,13 +130,10 @@ def test_who_asks_whether_all_is_ready_is_told_what_is_not(victim: Victim) -> No
         seen = answer.text
         return answer.status_code == 503 and "baton.tasks.v1" in answer.json()["detail"]
 
-    os.kill(baton.children()["tasks"], signal.SIGSTOP)
-    try:
+    with baton.standing_still("tasks"):
         wait_until(names_it, timeout=15)
         report = requests.get(f"{baton.url}/health", timeout=10).json()
         assert report["status"] == "degraded"
         assert report["summary"] == "2 of 3 services are healthy"
         assert requests.get(f"{baton.url}/health/live", timeout=10).status_code == 200
-    finally:
-        os.kill(baton.children()["tasks"], signal.SIGCONT)
     wait_until(baton.is_ready, timeout=15)

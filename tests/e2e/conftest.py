@@ -8,6 +8,7 @@ import pytest
 
 from tests.support import databases
 from tests.support.baton import Baton
+from tests.support.otlp import Receiver, otlp_receiver
 from tests.support.postgres import Postgres
 from tests.support.waiting import wait_until
 
@@ -57,3 +58,32 @@ def start_baton(tmp_path: Path) -> Iterator[StartBaton]:
     yield start
     for one in started:
         one.stop()
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    """What is told every span and metric of a Baton that `start_traced` has started."""
+    with otlp_receiver() as receiver:
+        yield receiver
+
+
+@pytest.fixture
+def start_traced(
+    engine: str, start_baton: StartBaton, receiver: Receiver, request: pytest.FixtureRequest
+) -> Iterator[StartBaton]:
+    """Starts a Baton of the test's own on `engine`, whose traces go to `receiver`."""
+    settings = {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://{receiver.address}", "OTEL_BSP_SCHEDULE_DELAY": "100"}
+    started = []
+    with ExitStack() as stack:
+        if engine == "postgres":
+            server = request.getfixturevalue("postgres")
+            settings["DATABASE_URL"] = stack.enter_context(databases.postgres_database(server))
+
+        def start(**environment: str) -> Baton:
+            started.append(start_baton(**settings, **environment))
+            return started[-1]
+
+        yield start
+        # Before its database is dropped.
+        for one in started:
+            one.stop()

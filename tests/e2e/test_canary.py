@@ -5,9 +5,7 @@ What has to be kept or shown is in KEPT and SHOWN, with the reason; the lists ar
 
 import base64
 import json
-import os
 import secrets
-import signal
 import sqlite3
 import sys
 import threading
@@ -320,15 +318,11 @@ def faults(canaries: Canaries, database_url: str) -> None:
         ("/agents/auth/refresh", {"refresh_token": known["a refresh token"]}),
     ):
         assert baton.call("POST", path, body).status_code == 500, path
-    tasks = baton.children()["tasks"]
-    os.kill(tasks, signal.SIGSTOP)
-    try:
+    with baton.standing_still("tasks"):
         assert baton.call("GET", "/tasks", token=known["a token"]).status_code == 504
         assert (
             baton.call("POST", "/webhooks", {"url": f"https://example.com/{key}", "topics": ["x.y"]}).status_code == 504
         )
-    finally:
-        os.kill(tasks, signal.SIGCONT)
     wait_until(baton.is_ready, timeout=30)
 
 

@@ -2,19 +2,16 @@
 
 import os
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pytest
 import yaml
 
 from services.chassis.ids import new_id
 from tests.e2e.conftest import StartBaton
 from tests.integration.workflows.running import WAY
 from tests.support.baton import ROOT, Baton
-from tests.support.databases import postgres_database
-from tests.support.otlp import Receiver, otlp_receiver
+from tests.support.otlp import Receiver
 from tests.support.waiting import wait_until
 
 BUILD = Path(ROOT, "services", "workflows", "templates", "build.yaml")
@@ -22,29 +19,13 @@ KILLED = {"discovery": ["workflows"], "implementation": ["tasks"], "testing": ["
 """What is killed as soon as the work of a state has been reported."""
 
 
-@pytest.fixture
-def receiver() -> Iterator[Receiver]:
-    with otlp_receiver() as receiver:
-        yield receiver
-
-
-@pytest.fixture
-def baton(engine: str, start_baton: StartBaton, receiver: Receiver, request: pytest.FixtureRequest) -> Iterator[Baton]:
-    exporting = {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://{receiver.address}", "OTEL_BSP_SCHEDULE_DELAY": "100"}
-    if engine == "sqlite":
-        yield start_baton(**exporting)
-        return
-    with postgres_database(request.getfixturevalue("postgres")) as url:
-        baton = start_baton(**exporting, DATABASE_URL=url)
-        yield baton
-        baton.stop()
-
-
-def test_five_agents_build_something_by_runs_alone(baton: Baton, receiver: Receiver) -> None:
+def test_five_agents_build_something_by_runs_alone(start_traced: StartBaton, receiver: Receiver) -> None:
+    baton = start_traced()
     baton.create("/api/workflows/templates", {"source": yaml.safe_dump(_with_runs())})
     agents = {role: baton.agent_token(["runs:work"], role) for _, role in WAY}
     started = baton.call("POST", "/api/workflows/shop/start", {"build_id": new_id(), "template": "build_by_runs"})
-    place = f"/api/workflows/{started.json()['workflow_id']}"
+    workflow_id = started.json()["workflow_id"]
+    place = f"/api/workflows/{workflow_id}"
     handed: dict[str, Any] = {}
     for state, role in WAY:
         run = wait_until(lambda: _leased(baton, agents[role]), timeout=30)  # noqa: B023
@@ -58,7 +39,7 @@ def test_five_agents_build_something_by_runs_alone(baton: Baton, receiver: Recei
             os.kill(baton.children()[name], signal.SIGKILL)
     wait_until(lambda: _status(baton, place).get("status") == "complete", timeout=30)
     assert _status(baton, place)["progress"] == 100.0
-    _one_run_for_each(baton, place)
+    _one_run_for_each(baton, workflow_id)
     _one_trace_for_each(baton, place, receiver)
 
 
@@ -88,10 +69,10 @@ def _status(baton: Baton, place: str) -> Any:
     return answer.json() if answer.ok else {}
 
 
-def _one_run_for_each(baton: Baton, place: str) -> None:
+def _one_run_for_each(baton: Baton, workflow_id: str) -> None:
     """One task for each state that was entered, and one run of it."""
-    handoffs = baton.get(f"/api/workflows/handoffs?workflow_id={place.rsplit('/', 1)[1]}")["items"]
-    tasks = [place.rsplit("/", 1)[1], *(one["id"] for one in handoffs if one["to_state"] != "complete")]
+    handoffs = baton.get(f"/api/workflows/handoffs?workflow_id={workflow_id}")["items"]
+    tasks = [workflow_id, *(one["id"] for one in handoffs if one["to_state"] != "complete")]
     assert len(tasks) == len(WAY)
     for task_id in tasks:
         (run,) = baton.get(f"/runs?task_id={task_id}")["items"]

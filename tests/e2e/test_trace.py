@@ -6,8 +6,7 @@ import pytest
 
 from tests.e2e.conftest import StartBaton
 from tests.support.baton import Baton, task
-from tests.support.databases import postgres_database
-from tests.support.otlp import Receiver, Span, otlp_receiver
+from tests.support.otlp import Receiver, Span
 from tests.support.waiting import wait_until
 
 CALLERS_TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
@@ -16,20 +15,9 @@ CALLERS_SPAN = "00f067aa0ba902b7"
 
 @pytest.mark.timeout(120)
 def test_one_trace_runs_from_the_request_to_the_tool_call_and_the_report(
-    engine: str, start_baton: StartBaton, request: pytest.FixtureRequest
+    engine: str, start_traced: StartBaton, receiver: Receiver
 ) -> None:
-    with otlp_receiver() as receiver:
-        exporting = {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://{receiver.address}", "OTEL_BSP_SCHEDULE_DELAY": "100"}
-        if engine == "sqlite":
-            check_trace(start_baton(**exporting, BATON_DEMO="1"), receiver, engine)
-            return
-        with postgres_database(request.getfixturevalue("postgres")) as url:
-            baton = start_baton(**exporting, BATON_DEMO="1", DATABASE_URL=url)
-            check_trace(baton, receiver, engine)
-            baton.stop()
-
-
-def check_trace(baton: Baton, receiver: Receiver, engine: str) -> None:
+    baton = start_traced(BATON_DEMO="1")
     wait_until(lambda: baton.get("/runs?status=succeeded")["items"], timeout=60)
     created = baton.create(
         "/tasks",

@@ -1,9 +1,5 @@
 """Workflows over REST: five agents build something, and pipelines do."""
 
-import os
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -65,7 +61,7 @@ def test_a_workflow_goes_on_or_stays_whole_while_others_are_away(
     token = tokens["q_assistant"]
     workflow_id = started(baton, token)
     place, done = f"/api/workflows/{workflow_id}", {"role": "q_assistant", "completed_state": "discovery"}
-    with _standing_still(baton.children()[away]):
+    with baton.standing_still(away):
         answer = baton.call("POST", f"{place}/advance", done, token=token)
         assert answer.status_code in ((200,) if away == "tasks" else (200, 503)), answer.text
     state = wait_until(lambda: baton.get(place), timeout=30)["current_state"]
@@ -73,15 +69,6 @@ def test_a_workflow_goes_on_or_stays_whole_while_others_are_away(
     # What was to be told is told later, and once.
     entries = wait_until(lambda: _entries(baton, workflow_id, 1 + answer.ok), timeout=30)
     assert sorted(entry["action"] for entry in entries) == ["workflow.advance", "workflow.start"][1 - answer.ok :]
-
-
-@contextmanager
-def _standing_still(pid: int) -> Iterator[None]:
-    os.kill(pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        os.kill(pid, signal.SIGCONT)
 
 
 def _entries(baton: Baton, workflow_id: str, count: int) -> Any:

@@ -5,8 +5,8 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -129,6 +129,16 @@ class Baton:
         os.kill(killed, signal.SIGKILL)
         wait_until(lambda: self.children().get(name) not in (None, killed), timeout=30)
         return killed
+
+    @contextmanager
+    def standing_still(self, name: str) -> Iterator[None]:
+        """A time in which one of the processes is stopped, but not dead."""
+        pid = self.children()[name]
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(pid, signal.SIGCONT)
 
     def is_ready(self) -> bool:
         """Whether the gateway answers, and says that all behind it do."""
