@@ -15,11 +15,13 @@ from services.chassis.errors import ServiceError
 from services.chassis.status import from_rpc_error
 
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024
-# A restarted server is found again within about a second; a silent peer is noticed after 15.
+# A restarted server is found again within about a second; a silent peer is noticed after 15. The "minimum" is how
+# long a connection may take to be made at least, whatever its name says: a server that has much to do at the moment
+# greets late, and is not one that cannot be reached.
 CHANNEL_OPTIONS = [
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
-    ("grpc.max_reconnect_backoff_ms", 1000),
+    ("grpc.min_reconnect_backoff_ms", 5_000),
+    ("grpc.max_reconnect_backoff_ms", 1_000),
     ("grpc.keepalive_time_ms", 10_000),
     ("grpc.keepalive_timeout_ms", 5_000),
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),

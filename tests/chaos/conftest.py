@@ -85,7 +85,7 @@ def started(engine: str, folder: Path, **settings: str) -> Iterator[Victim]:
         command = [sys.executable, "-m", "tests.support.effects_server", str(noted)]
         environment = {"PYTHONPATH": str(ROOT)}
         baton.create("/tool-servers", {"name": "effects", "transport": "stdio", "command": command, "env": environment})
-        wait_until(lambda: any(item["address"] == "effects.note" for item in baton.get("/tools")["items"]), timeout=60)
+        wait_until(lambda: any(item["address"] == "effects.note" for item in baton.get("/tools")["items"]))
         yield Victim(baton, database_url, server, noted)
 
 

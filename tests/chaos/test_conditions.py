@@ -26,7 +26,7 @@ def test_the_probe_of_a_killed_worker_is_done_by_another(victim: Victim) -> None
         items: list[dict[str, Any]] = victim.baton.get(f"/tasks/{task_id}/evaluations")["items"]
         return items
 
-    wait_until(lambda: victim.begun("probe"), timeout=30)
+    wait_until(lambda: victim.begun("probe"))
     victim.baton.kill("worker")
     victim.let_go()
     assert told() == []
@@ -34,6 +34,6 @@ def test_the_probe_of_a_killed_worker_is_done_by_another(victim: Victim) -> None
     wait_until(told, timeout=_LEASE_SECONDS + 20)
     (evaluation,) = told()
     assert (evaluation["number"], evaluation["holds"], evaluation["outcome"]) == (1, True, "ran"), evaluation
-    wait_until(victim.effects, timeout=30)
+    wait_until(victim.effects)
     assert victim.effects() == ["fired on probe"]
     assert len(victim.begun("probe")) == 2

@@ -38,8 +38,8 @@ def _die_between_effect_and_report(victim: Victim) -> None:
     each = note("${item.text}", foreach={"items": seconds}, id="each", save_as="all")
     each["with"]["seconds"] = "${item.seconds}"
     run_id = baton.run_now(victim.create("Items", note("before"), each, note("after ${length(steps.all)}")))
-    wait_until(lambda: "item 3" in victim.effects(), timeout=60)
-    wait_until(lambda: len(_items(baton, run_id)) == 3, timeout=10)
+    wait_until(lambda: "item 3" in victim.effects())
+    wait_until(lambda: len(_items(baton, run_id)) == 3)
     recorded = _items(baton, run_id)
     baton.kill("worker")
     wait_until(lambda: victim.effects().count("item 3") == 2, timeout=_LEASE_AND_RESCUE_SECONDS + 30)
@@ -58,11 +58,11 @@ def _die_while_somebody_is_asked(victim: Victim) -> None:
     task_id = victim.create("Gated", note("asked"), gated, params={"who": "Ana"})
     yes, no = baton.run_now(task_id), baton.run_now(task_id)
     for run_id in (yes, no):
-        wait_until(lambda: baton.get(f"/runs/{run_id}")["status"] == "awaiting_approval", timeout=30)  # noqa: B023
+        wait_until(lambda: baton.get(f"/runs/{run_id}")["status"] == "awaiting_approval")  # noqa: B023
     assert _decide(baton, no, "approve", baton.admin_token).status_code == 403
     baton.kill("worker")
     baton.kill("tasks")
-    wait_until(baton.is_ready, timeout=60)
+    wait_until(baton.is_ready)
     assert victim.effects().count("asked") == 2
     assert "paid Ana" not in victim.effects()
     assert _decide(baton, yes, "approve", approver).status_code == 200

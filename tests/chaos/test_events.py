@@ -26,9 +26,9 @@ def test_what_was_published_reaches_every_task_though_the_service_is_killed_befo
     assert answer.status_code == 202, answer.text
     details = answer.json()["details"]
     assert (len(details["triggered_tasks"]), details["complete"]) == (1000, False)
-    wait_until(lambda: "tasks" in baton.children(), timeout=30)
+    wait_until(lambda: "tasks" in baton.children())
     path = f"/events/{details['event_id']}"
-    event = wait_until(lambda: _dispatched(victim, path), timeout=60)
+    event = wait_until(lambda: _dispatched(victim, path))
     assert (event["matched_tasks"], event["triggered_runs"]) == (_TASKS, _TASKS)
     runs = _all(victim, f"/runs?event_id={details['event_id']}&limit=200")
     assert len({run["task_id"] for run in runs}) == len(runs) == _TASKS
@@ -54,7 +54,7 @@ def test_what_follows_from_the_ends_of_runs_follows_once_whatever_dies(victim: V
             _submit(victim, f"/tasks/{first}/run_now", f"key-{number}")
             if number % 15 == 14:
                 os.kill(baton.children()["tasks"], signal.SIGKILL)
-                wait_until(lambda: "tasks" in baton.children(), timeout=30)
+                wait_until(lambda: "tasks" in baton.children())
         ended = wait_until(lambda: _finished(victim, first), timeout=150)
         followed = wait_until(lambda: _finished(victim, second), timeout=150)
     assert Counter(run["status"] for run in ended) == {"succeeded": _RUNS}
@@ -79,7 +79,7 @@ def _submit(victim: Victim, path: str, key: str) -> None:
         except requests.ConnectionError:
             return False
 
-    wait_until(answered, timeout=60)
+    wait_until(answered)
 
 
 def _finished(victim: Victim, task_id: str) -> list[dict[str, Any]] | None:

@@ -61,7 +61,7 @@ class _Late:
 
     def await_standstill(self) -> None:
         stat = Path(f"/proc/{self._process.pid}/stat")
-        wait_until(lambda: stat.read_text().rpartition(")")[2].split()[0] == "T", timeout=30)
+        wait_until(lambda: stat.read_text().rpartition(")")[2].split()[0] == "T")
 
     def go_on(self) -> None:
         self._process.send_signal(signal.SIGCONT)

@@ -40,7 +40,7 @@ def _die_of_one_run(victim: Victim) -> None:
     workers: list[int] = []
     for attempt in range(1, _CRASHES + 1):
         # Begun by a new one each time: the supervisor has started it meanwhile.
-        wait_until(lambda: len(victim.begun(deadly)) == attempt, timeout=30)  # noqa: B023
+        wait_until(lambda: len(victim.begun(deadly)) == attempt)  # noqa: B023
         workers.append(victim.begun(deadly)[-1])
         assert workers[-1] == baton.children()["worker"]
         os.kill(workers[-1], signal.SIGKILL)

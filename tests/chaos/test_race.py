@@ -62,7 +62,7 @@ def _with_a_worker_killed(victim: Victim, workers: set[int]) -> None:
     (held,) = _start(victim, 1, "Holder", lasting(hold=True), concurrency_key=_KEY)
     steps = (lasting(hold=True), _refusing())
     refused = _start(victim, 6, "Held and refused", *steps, max_retries=_RETRIES, backoff_strategy="fixed")
-    wait_until(lambda: all(victim.begun(run_id) for run_id in (held, *refused)), timeout=30)
+    wait_until(lambda: all(victim.begun(run_id) for run_id in (held, *refused)))
     keyed = _start(victim, 6, "Keyed later", lasting(0.02), concurrency_key=_KEY)
     (killed,) = victim.begun(held)
     assert killed in workers
@@ -72,7 +72,7 @@ def _with_a_worker_killed(victim: Victim, workers: set[int]) -> None:
     runs = {run_id: victim.baton.finished(run_id, _RESCUE_SECONDS) for run_id in (held, *refused, *keyed)}
 
     assert {run_id for run_id, run in runs.items() if run["status"] == "failed"} == set(refused)
-    wait_until(lambda: victim.expired() == len(lost), timeout=10)
+    wait_until(lambda: victim.expired() == len(lost))
     granted = dict.fromkeys(refused, _RETRIES)
     attempts = {run_id: run["attempt"] for run_id, run in runs.items()}
     assert attempts == {run_id: 1 + lost.count(run_id) + granted.get(run_id, 0) for run_id in runs}

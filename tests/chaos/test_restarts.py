@@ -75,7 +75,7 @@ class Load:
     def goes_on(self, count: int) -> None:
         """Waits until so many more tasks are created, or something has gone wrong."""
         before = len(self.created)
-        wait_until(lambda: self.wrong or len(self.created) > before + count, timeout=30)
+        wait_until(lambda: self.wrong or len(self.created) > before + count)
         assert self.wrong == []
 
 
@@ -131,9 +131,9 @@ def test_who_asks_whether_all_is_ready_is_told_what_is_not(victim: Victim) -> No
         return answer.status_code == 503 and "baton.tasks.v1" in answer.json()["detail"]
 
     with baton.standing_still("tasks"):
-        wait_until(names_it, timeout=15)
+        wait_until(names_it)
         report = requests.get(f"{baton.url}/health", timeout=10).json()
         assert report["status"] == "degraded"
         assert report["summary"] == "2 of 3 services are healthy"
         assert requests.get(f"{baton.url}/health/live", timeout=10).status_code == 200
-    wait_until(baton.is_ready, timeout=15)
+    wait_until(baton.is_ready)

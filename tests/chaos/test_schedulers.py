@@ -26,7 +26,7 @@ def test_every_nominal_time_gets_one_outcome_and_one_run_at_most(victim: Victim)
             _wait_for_times(baton, task_ids[0], 5)
             second.send(signal.SIGCONT)
         os.kill(baton.children()["tasks"], signal.SIGKILL)
-        wait_until(lambda: "tasks" in baton.children() and _answers(baton), timeout=30)
+        wait_until(lambda: "tasks" in baton.children() and _answers(baton))
         _wait_for_times(baton, task_ids[0], 5)
     for task_id in task_ids:
         paused = baton.call("POST", f"/tasks/{task_id}/pause", {})
@@ -59,7 +59,7 @@ def _wait_for_times(baton: Any, task_id: str, more: int) -> None:
         return len(baton.get(f"/tasks/{task_id}/occurrences?limit=200")["items"])
 
     before = count()
-    wait_until(lambda: count() >= before + more, timeout=30)
+    wait_until(lambda: count() >= before + more)
 
 
 def _answers(baton: Any) -> bool:

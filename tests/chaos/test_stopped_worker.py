@@ -21,7 +21,7 @@ def test_its_run_is_rescued_and_what_it_says_later_is_refused(victim: Victim) ->
     baton = victim.baton
     task_id = victim.create("Keyed", note("${run.id}", 3), concurrency_key="only one", max_retries=0)
     held, waiting = baton.run_now(task_id), baton.run_now(task_id)
-    wait_until(lambda: victim.effects() == [held], timeout=30)
+    wait_until(lambda: victim.effects() == [held])
     zombie = baton.children()["worker"]
     os.kill(zombie, signal.SIGSTOP)
     with replicas.worker(baton) as second:
@@ -36,7 +36,7 @@ def test_its_run_is_rescued_and_what_it_says_later_is_refused(victim: Victim) ->
         assert (rescued_at - leased_until).total_seconds() <= _RESCUE_SECONDS
         # The worker is alive again: its tool has answered long ago, and it reports that.
         os.kill(zombie, signal.SIGCONT)
-        wait_until(lambda: '"reports_refused"' in baton.log("tasks") or _let_go(baton), timeout=20)
+        wait_until(lambda: '"reports_refused"' in baton.log("tasks") or _let_go(baton))
         runs = [baton.finished(run_id, timeout=40) for run_id in (held, waiting)]
     assert [(run["status"], run["attempt"]) for run in runs] == [("succeeded", 2), ("succeeded", 1)]
     assert victim.effects() == [held, held, waiting]

@@ -51,11 +51,11 @@ def _feed_and_kill(victim: Victim, server: Stream, turn: int) -> bool:
     """Feeds a share of the messages and kills the service once it holds some; answers whether it then still did."""
     share = _MESSAGES // _ROUNDS
     server.add(*map(message, range(turn * share, (turn + 1) * share)))
-    wait_until(lambda: "tasks" in victim.baton.children(), timeout=30)
-    wait_until(lambda: _has_group(server) and server.pending() and server.unread(), timeout=30)
+    wait_until(lambda: "tasks" in victim.baton.children())
+    wait_until(lambda: _has_group(server) and server.pending() and server.unread())
     killed = victim.baton.children()["tasks"]
     os.kill(killed, signal.SIGKILL)
-    wait_until(lambda: victim.baton.children().get("tasks", killed) != killed, timeout=30)
+    wait_until(lambda: victim.baton.children().get("tasks", killed) != killed)
     return bool(server.pending())
 
 

@@ -28,10 +28,10 @@ def test_what_was_pending_or_being_sent_arrives_after_a_kill(
         path = f"/webhooks/{made['webhook']['id']}/deliveries"
         receiver.may_answer.clear()
         events = [_publish(baton, number) for number in range(_EVENTS)]
-        wait_until(lambda: receiver.requests, timeout=30)
+        wait_until(lambda: receiver.requests)
         os.kill(baton.children()["tasks"], signal.SIGKILL)
         receiver.may_answer.set()
-        wait_until(lambda: "tasks" in baton.children(), timeout=30)
+        wait_until(lambda: "tasks" in baton.children())
         run = _report_awaiting(baton)
         wait_until(lambda: _count(baton, f"{path}?status=delivered") == _EVENTS + 1, timeout=120)
         deliveries = baton.get(f"{path}?limit=200")["items"]
@@ -56,7 +56,7 @@ def _publish(baton: Any, number: int) -> str:
 def _report_awaiting(baton: Any) -> str:
     """A run that a script reports to wait for approval, as soon as the service answers again."""
     report = {"task": "code.review", "run_id": "nightly", "status": "awaiting_approval"}
-    answer = wait_until(lambda: _created(baton.call("POST", "/agents/tasks/", report)), timeout=30)
+    answer = wait_until(lambda: _created(baton.call("POST", "/agents/tasks/", report)))
     run_id: str = answer["id"]
     return run_id
 

@@ -28,7 +28,7 @@ def batons(postgres: Postgres, tmp_path_factory: pytest.TempPathFactory) -> Iter
                     environment["DATABASE_URL"] = stack.enter_context(databases.postgres_database(postgres))
                 started[engine] = Baton(tmp_path_factory.mktemp("baton") / "home", **environment).start()
                 # Until the worker has told what the demo's servers offer, any tool of theirs would be accepted.
-                wait_until(lambda: {"time", "git"} <= _servers(started[engine]), timeout=60)
+                wait_until(lambda: {"time", "git"} <= _servers(started[engine]))
             return started[engine]
 
         yield on

@@ -18,19 +18,19 @@ def test_an_agent_is_told_of_its_own_runs(start_baton: StartBaton) -> None:
     with receiving() as receiver:
         agent = baton.create("/agents", {"name": "ada", "scopes": ["tasks:write"], "webhook_url": receiver.url})
         token = baton.create(f"/agents/{agent['id']}/tokens", {})["token"]
-        webhook = wait_until(lambda: _webhook(baton, agent["id"]), timeout=10)
+        webhook = wait_until(lambda: _webhook(baton, agent["id"]))
         secret = baton.call("POST", f"/webhooks/{webhook['id']}/rotate-secret", {}).json()["secret"]
         _run(baton, baton.admin_token)
         run_id = _run(baton, token)
 
-        wait_until(lambda: receiver.requests, timeout=20)
+        wait_until(lambda: receiver.requests)
         (headers, body) = receiver.requests[0]
         told = Webhook(secret).verify(body, headers)
         assert (told["type"], told["data"]["run_id"]) == ("run.succeeded", run_id)
 
         cleared = baton.call("PATCH", f"/agents/{agent['id']}", {"webhook_url": None})
         assert cleared.status_code == 200, cleared.text
-        wait_until(lambda: _webhook(baton, agent["id"])["enabled"] is False, timeout=10)
+        wait_until(lambda: _webhook(baton, agent["id"])["enabled"] is False)
         _run(baton, token)
         assert [json.loads(sent)["data"]["run_id"] for _, sent in receiver.requests] == [run_id]
 

@@ -83,7 +83,7 @@ def last_run(baton: Baton, task_id: str) -> Any:
 
 def becomes(baton: Baton, task_id: str, status: str) -> Any:
     """The newest run of a task, once it has that status."""
-    wait_until(lambda: last_run(baton, task_id)["status"] == status, timeout=30)
+    wait_until(lambda: last_run(baton, task_id)["status"] == status)
     return last_run(baton, task_id)
 
 
@@ -149,7 +149,7 @@ def test_it_does_what_it_is_handed(baton: Baton, start_agent: StartAgent) -> Non
 def test_it_comes_back_to_what_cannot_be_done_yet(baton: Baton, start_agent: StartAgent) -> None:
     agent = start_agent(baton)
     task_id = route(baton, agent.role, {"to": "ann", "text": "hello"})
-    wait_until(lambda: "deferred" in agent.log, timeout=30)
+    wait_until(lambda: "deferred" in agent.log)
     waiting = last_run(baton, task_id)
     assert (waiting["status"], waiting["error"]["message"]) == ("queued", "there is no outbox")
     agent.outbox.touch()
@@ -188,7 +188,7 @@ def test_it_keeps_what_takes_long_and_stops_what_is_called_off(baton: Baton, sta
     os.mkfifo(agent.outbox)
     kept, called_off = (route(baton, agent.role, {"to": "ann", "text": text}) for text in ("long", "off"))
     first = becomes(baton, kept, "running")["leased_until"]
-    wait_until(lambda: last_run(baton, kept)["leased_until"] > first, timeout=30)
+    wait_until(lambda: last_run(baton, kept)["leased_until"] > first)
     assert agent.outbox.read_text() == "ann: long\n"
     becomes(baton, kept, "succeeded")
     run = becomes(baton, called_off, "running")
@@ -214,7 +214,7 @@ def test_it_is_refused_when_its_lease_is_lost(start_baton: StartBaton, start_age
     # Whoever reads lets it deliver, and report that it has.
     assert forgetful.outbox.read_text() == "ann: hello\n"
     for agent, run_id in runs.items():
-        wait_until(lambda agent=agent, run_id=run_id: f"{run_id}: lost" in agent.log, timeout=30)
+        wait_until(lambda agent=agent, run_id=run_id: f"{run_id}: lost" in agent.log)
         assert f'{run_id}: reported "succeeded"' not in agent.log
         run = baton.get(f"/runs/{run_id}")
         assert (run["status"], run["attempt"], run["lease_owner"]) == ("running", 2, others[agent])
@@ -225,7 +225,7 @@ def begun(baton: Baton, agent: Agent) -> str:
     """The id of a run that an agent cannot finish before somebody reads its outbox."""
     os.mkfifo(agent.outbox)
     run = becomes(baton, route(baton, agent.role, {"to": "ann", "text": "hello"}), "running")
-    wait_until(lambda: bool(steps(baton, run)), timeout=30)
+    wait_until(lambda: bool(steps(baton, run)))
     run_id: str = run["id"]
     return run_id
 
@@ -238,5 +238,5 @@ def taken_over(baton: Baton, agent: Agent) -> str:
         asked = {"worker_id": worker_id, "wait_seconds": 10}
         return bool(baton.call("POST", "/runs:lease", asked, token=other).json()["runs"])
 
-    wait_until(leases, timeout=60)
+    wait_until(leases)
     return worker_id

@@ -23,7 +23,7 @@ def test_a_change_is_told_with_its_actor_key_and_trace(baton: Baton) -> None:
     def told() -> list[dict[str, Any]]:
         return entries(baton, resource=f"task/{task_id}", action="task.update")
 
-    (entry,) = wait_until(told, timeout=10)
+    (entry,) = wait_until(told)
     assert (entry["context"], entry["request_id"]) == ("tasks", "change-7")
     assert (entry["before"], entry["after"]) == ({"priority": 5}, {"priority": 1})
     assert entry["actor"] == baton.get(f"/tasks/{task_id}")["created_by"]
@@ -45,9 +45,9 @@ def test_nothing_is_lost_or_told_twice_when_services_are_killed(start_baton: Sta
         task_id = baton.create("/tasks", task(f"t{round_number}", {"uses": "echo.test"}))["id"]
         assert baton.call("PUT", f"/tasks/{task_id}", {"priority": 1}).status_code == 200
         baton.kill(("sessions", "tasks", "sessions")[round_number])
-        wait_until(baton.is_ready, timeout=60)
-    wait_until(lambda: len(entries(baton, action="task.update", limit="200")) == 3, timeout=30)
-    wait_until(lambda: {f"agent/{one}" for one in ids} <= _resources(baton), timeout=30)
+        wait_until(baton.is_ready)
+    wait_until(lambda: len(entries(baton, action="task.update", limit="200")) == 3)
+    wait_until(lambda: {f"agent/{one}" for one in ids} <= _resources(baton))
     agents = [entry["resource"] for entry in entries(baton, action="agent.create", limit="200")]
     assert len(agents) == len(set(agents))
     answer = baton.get("/audit/verify")

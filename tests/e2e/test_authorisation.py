@@ -186,7 +186,7 @@ class World:
         self.baton.call("POST", "/events", {"topic": "there.was", "payload": {}}, Idempotency_Key=keys[0])
         self.baton.call("PATCH", f"/agents/{self.existing['agent_id']}", {"model": "m"}, Idempotency_Key=keys[1])
         for key in keys:
-            wait_until(lambda: self.baton.get(f"/audit?idempotency_key={key}")["items"], timeout=10)  # noqa: B023
+            wait_until(lambda: self.baton.get(f"/audit?idempotency_key={key}")["items"])  # noqa: B023
 
     def made(self, path: str, body: Any = None, token: str | None = None) -> Any:
         """The answer to a POST that must succeed."""

@@ -14,7 +14,7 @@ def slow_server(baton: Baton) -> str:
     command = [sys.executable, "-m", "tests.support.plain_mcp_server"]
     server = {"name": name, "transport": "stdio", "command": command, "env": {"PYTHONPATH": str(ROOT)}}
     baton.create("/tool-servers", server)
-    wait_until(lambda: [one for one in baton.get("/tools?limit=200")["items"] if one["server"] == name], timeout=60)
+    wait_until(lambda: [one for one in baton.get("/tools?limit=200")["items"] if one["server"] == name])
     return name
 
 
@@ -32,27 +32,26 @@ def test_a_run_is_stopped_between_two_steps(baton: Baton) -> None:
     ]
     task_id = baton.create("/tasks", task("Spends", *steps, created_by=owner))["id"]
     run_id = baton.run_now(task_id)
-    wait_until(lambda: baton.get(f"/runs/{run_id}")["status"] == "canceled", timeout=30)
+    wait_until(lambda: baton.get(f"/runs/{run_id}")["status"] == "canceled")
     run = baton.get(f"/runs/{run_id}")
     assert (run["status"], run["error"]["class"]) == ("canceled", "budget_exceeded")
     assert budget["id"] in run["error"]["message"]
     done = [step["id"] for step in baton.get(f"/runs/{run['id']}/steps")["items"]]
     assert done == [step["id"] for step in steps[: len(done)]]
     assert len(done) < len(steps)
-    wait_until(lambda: exceeded(baton, budget["id"]), timeout=10)
+    wait_until(lambda: exceeded(baton, budget["id"]))
     by_agent = baton.get(f"/usage/summary?group_by=agent&agent_id={owner}")["items"]
     assert by_agent[0]["tool_calls"] >= 1
     next_one = baton.run_now(task_id)
     blocker = wait_until(
         lambda: [one for one in baton.get(f"/runs/{next_one}/explain")["blockers"] if one["code"] == "budget_exceeded"],
-        timeout=20,
     )
     assert budget["id"] in blocker[0]["message"]
     heard = task("Hears", schedule_kind="event", schedule_expr="budget.*")
     baton.create("/tasks", heard)
     baton.create("/budgets", {"agent_id": owner, "metric": "tokens", "soft_limit": 1})
     assert baton.call("POST", f"/agents/{owner}/usage", {"input_tokens": 2}).ok
-    wait_until(lambda: baton.get("/events?topic=budget.soft_exceeded")["items"], timeout=10)
+    wait_until(lambda: baton.get("/events?topic=budget.soft_exceeded")["items"])
     assert baton.call("PATCH", f"/budgets/{budget['id']}", {"hard_limit": 100}).json()["state"] == "within"
 
 
@@ -67,11 +66,11 @@ def test_an_agent_whose_tokens_are_used_up_gets_no_work(baton: Baton) -> None:
         assert told.status_code == 201, told.text
         assert baton.get(f"/budgets/{budget['id']}")["state"] == state
     baton.run_now(baton.create("/tasks", task("Write", role=role))["id"])
-    refused = wait_until(lambda: _refusal(baton, token), timeout=10)
+    refused = wait_until(lambda: _refusal(baton, token))
     assert (refused["code"], refused["reason"]) == ("RESOURCE_EXHAUSTED", "BUDGET_EXCEEDED")
     assert f"budget {budget['id']} of agent {agent}: 110 of 100 tokens" in refused["detail"]
     assert baton.call("DELETE", f"/budgets/{budget['id']}").ok
-    leased = wait_until(lambda: _leased(baton, token), timeout=10)
+    leased = wait_until(lambda: _leased(baton, token))
     assert leased[0]["task"] == "Write"
 
 

@@ -169,5 +169,5 @@ def _quiet(baton: Baton, task_id: str) -> list[Any]:
         over = all(run["status"] in ("succeeded", "failed") for run in runs)
         return runs if len(runs) > MAX_DEPTH and over else None
 
-    found: list[Any] = wait_until(ended, timeout=60)
+    found: list[Any] = wait_until(ended)
     return found

@@ -238,7 +238,7 @@ def webhooks(canaries: Canaries, url: str) -> None:
     for one in baton.get("/webhooks")["items"]:
         if not one["agent_id"]:
             place = f"/webhooks/{one['id']}/deliveries"
-            wait_until(lambda: baton.get(place)["items"][0]["last_status"], timeout=20)  # noqa: B023
+            wait_until(lambda: baton.get(place)["items"][0]["last_status"])  # noqa: B023
     refused, body = canaries.in_path("a refused url"), {"name": "x", "scopes": ["tasks:read"]}
     for wrong in (f"https://{refused}:{refused}@example.com/", f"http://10.0.0.1/{refused}", f"{refused}://x", refused):
         assert baton.call("POST", "/webhooks", {"url": wrong, "topics": ["x.y"]}).status_code == 400
@@ -263,7 +263,7 @@ def runs(canaries: Canaries, url: str) -> None:
     for status in (401, 404, 500):
         server = {"name": f"far{status}", "transport": "http", "url": f"{url}/{status}/{key}?key={key}"}
         baton.create("/tool-servers", server)
-    wait_until(lambda: _asked(baton), timeout=60)
+    wait_until(lambda: _asked(baton))
     bad_env = {"KEY": f"${{secrets.{canaries.in_path('a misspelt secret')}-}}"}
     refused = {"name": "refused", "transport": "stdio", "command": command, "env": bad_env}
     assert baton.call("POST", "/tool-servers", refused).status_code == 400
@@ -284,7 +284,7 @@ def runs(canaries: Canaries, url: str) -> None:
             started.append(baton.run_now(created.json()["id"]))
     long = task(MARK, {"uses": "plain.sleep", "with": {"seconds": 3600, "text": text}}, max_retries=0)
     running = baton.run_now(baton.create("/tasks", long)["id"])
-    wait_until(lambda: baton.get(f"/runs/{running}")["status"] == "running", timeout=60)
+    wait_until(lambda: baton.get(f"/runs/{running}")["status"] == "running")
     baton.kill("worker")
     baton.call("POST", f"/runs/{running}/cancel", {})
     for run_id in started:
@@ -323,7 +323,7 @@ def faults(canaries: Canaries, database_url: str) -> None:
         assert (
             baton.call("POST", "/webhooks", {"url": f"https://example.com/{key}", "topics": ["x.y"]}).status_code == 504
         )
-    wait_until(baton.is_ready, timeout=30)
+    wait_until(baton.is_ready)
 
 
 def refuse_rows(database_url: str, table: str) -> None:

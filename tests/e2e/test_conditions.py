@@ -46,9 +46,9 @@ def test_what_becomes_true_twice_fires_twice(baton: Baton, tmp_path: Path) -> No
         show(noted, text)
         seen = len(told())
         # One look may have been under way as the answer changed; the second after it is sure to see it.
-        wait_until(lambda seen=seen: len(told()) >= seen + 2, timeout=30)
+        wait_until(lambda seen=seen: len(told()) >= seen + 2)
         assert told()[-1]["holds"] is (text == "open"), told()
-        wait_until(lambda number=number: len(effects(noted)) == number // 2, timeout=30)
+        wait_until(lambda number=number: len(effects(noted)) == number // 2)
     assert effects(noted) == ["it is open", "it is open"]
     fired = [one for one in told() if one.get("outcome")]
     assert [one["outcome"] for one in fired] == ["ran", "ran"]

@@ -38,7 +38,7 @@ def test_a_run_whose_worker_is_killed_is_rescued_and_finishes(baton: Baton) -> N
     )
     run_id = baton.run_now(created["id"])
     steps_path = f"/runs/{run_id}/steps"
-    wait_until(lambda: len(baton.get(steps_path)["items"]) == 1, timeout=30)
+    wait_until(lambda: len(baton.get(steps_path)["items"]) == 1)
     first = baton.get(steps_path)["items"][0]
 
     os.kill(baton.children()["worker"], signal.SIGKILL)
@@ -65,7 +65,7 @@ def test_nothing_outlives_a_killed_supervisor(start_baton: StartBaton) -> None:
 
     baton.stop(signal.SIGKILL)
 
-    wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in processes), timeout=30)
+    wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in processes))
     baton.start()
     assert baton.is_ready()
 
@@ -90,7 +90,7 @@ def test_every_service_may_be_killed_and_comes_back(baton: Baton) -> None:
     created = baton.create("/tasks", task("Survivor", {"uses": "echo.test"}))
     for name in ("sessions", "tasks", "workflows", "gateway"):
         baton.kill(name)
-        wait_until(baton.is_ready, timeout=30)
+        wait_until(baton.is_ready)
         assert any(f"{name} was ended by SIGKILL; it is restarted" in line for line in baton.output)
     assert baton.finished(baton.run_now(created["id"]))["status"] == "succeeded"
 
@@ -98,7 +98,7 @@ def test_every_service_may_be_killed_and_comes_back(baton: Baton) -> None:
 def test_ctrl_c_stops_everything_and_leaves_no_process(start_baton: StartBaton) -> None:
     baton = start_baton()
     add_slow_server(baton)
-    wait_until(lambda: any(item["address"] == "slow.slow" for item in baton.get("/tools")["items"]), timeout=30)
+    wait_until(lambda: any(item["address"] == "slow.slow" for item in baton.get("/tools")["items"]))
     started = descendants(baton.pid)
     assert len(started) >= 6, "five processes and a tool server"
     assert baton.stop(signal.SIGINT) == 0
@@ -114,7 +114,7 @@ def test_a_second_start_finds_everything_as_it_was(start_baton: StartBaton) -> N
     baton.stop_listening()
     for _ in range(2):
         baton.kill("workflows")
-        wait_until(baton.is_ready, timeout=30)
+        wait_until(baton.is_ready)
     assert baton.stop() == 0
     baton.start()
     assert baton.admin_token == token
@@ -124,5 +124,5 @@ def test_a_second_start_finds_everything_as_it_was(start_baton: StartBaton) -> N
 @pytest.mark.timeout(120)
 def test_the_embedded_postgres_does_the_same(start_baton: StartBaton) -> None:
     baton = start_baton(DB="postgres", BATON_DEMO="1")
-    wait_until(lambda: bool(baton.get("/runs?status=succeeded")["items"]), timeout=60)
+    wait_until(lambda: bool(baton.get("/runs?status=succeeded")["items"]))
     assert oct((baton.home / "admin-token").stat().st_mode & 0o777) == "0o600"

@@ -98,13 +98,13 @@ def test_the_end_of_a_run_starts_what_waits_for_it(baton: Baton) -> None:
         event_filter=f"event.task_id == '{first}'",
     )
     run_id = post(baton, f"/tasks/{first}/run_now", {}, 200)["details"]["run_id"]
-    (run,) = wait_until(lambda: baton.get(f"/runs?task_id={second}&status=succeeded")["items"], timeout=20)
+    (run,) = wait_until(lambda: baton.get(f"/runs?task_id={second}&status=succeeded")["items"])
     assert baton.get(f"/runs/{run['id']}")["output"] == {"seen": {"after": run_id}}
     event = baton.get(f"/events/{run['event_id']}")
     assert (event["event"]["topic"], event["event"]["origin"], event["event"]["depth"]) == ("run.succeeded", "baton", 1)
     # Its own end is filtered out, and says so.
     explained = f"/tasks/{second}/explain"
-    wait_until(lambda: baton.get(explained)["last_delivery"]["outcome"] == "filtered", timeout=20)
+    wait_until(lambda: baton.get(explained)["last_delivery"]["outcome"] == "filtered")
     assert baton.call("POST", f"/tasks/{second}/cancel", {}).status_code == 200
 
 

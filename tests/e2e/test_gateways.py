@@ -13,7 +13,7 @@ NAMES = ("gateway", "gateway-2", "gateway-3")
 
 def test_gateways_share_the_work_and_one_that_is_killed_is_not_missed(start_baton: StartBaton) -> None:
     baton = start_baton(BATON_GATEWAY_WORKERS="3")
-    wait_until(lambda: all(_has_answered(baton, name) for name in NAMES), timeout=30)
+    wait_until(lambda: all(_has_answered(baton, name) for name in NAMES))
     answered = _up(baton)
     assert answered >= {f"baton-{name}" for name in (*NAMES, "tasks", "sessions", "workflows", "worker")}
     assert _up(baton) == answered, "whichever gateway is asked, it shows all of them"

@@ -28,7 +28,7 @@ def test_five_agents_build_something_by_runs_alone(start_traced: StartBaton, rec
     place = f"/api/workflows/{workflow_id}"
     handed: dict[str, Any] = {}
     for state, role in WAY:
-        run = wait_until(lambda: _leased(baton, agents[role]), timeout=30)  # noqa: B023
+        run = wait_until(lambda: _leased(baton, agents[role]))  # noqa: B023
         params = run["payload"]["params"]
         assert (params["context"]["state"], params["data"]["previous_phase_output"]) == (state, handed)
         handed = {"done": state}
@@ -37,7 +37,7 @@ def test_five_agents_build_something_by_runs_alone(start_traced: StartBaton, rec
         assert reported["receipts"][0]["accepted"]
         for name in KILLED.get(state, []):
             os.kill(baton.children()[name], signal.SIGKILL)
-    wait_until(lambda: _status(baton, place).get("status") == "complete", timeout=30)
+    wait_until(lambda: _status(baton, place).get("status") == "complete")
     assert _status(baton, place)["progress"] == 100.0
     _one_run_for_each(baton, workflow_id)
     _one_trace_for_each(baton, place, receiver)
@@ -87,7 +87,7 @@ def _one_trace_for_each(baton: Baton, place: str, receiver: Receiver) -> None:
     assert len(set(traces)) == len(traces)
     # What a process had not exported yet when it was killed is lost. The last two are whole.
     for before, trace_id in zip(traces[-3:], traces[-2:], strict=False):
-        wait_until(lambda: before in _linked(receiver, trace_id), timeout=10)  # noqa: B023
+        wait_until(lambda: before in _linked(receiver, trace_id))  # noqa: B023
         spans = receiver.trace(trace_id)
         assert {"POST /runs:report", "workflows.report"} <= {span.name for span in spans}
         assert {"gateway", "tasks", "workflows"} <= {span.service for span in spans}

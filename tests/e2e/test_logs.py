@@ -195,7 +195,7 @@ def test_a_revoked_token_ends_its_watch(baton: Baton, scribe: Scribe) -> None:
     with watching(scribe) as watch:
         [token] = baton.get(f"/agents/{scribe.id}/tokens")["items"]
         assert baton.call("DELETE", f"/agents/{scribe.id}/tokens/{token['id']}").status_code == 200
-        wait_until(lambda: watch.events[-1].get("event") == "problem", timeout=10)
+        wait_until(lambda: watch.events[-1].get("event") == "problem")
         assert json.loads(watch.events[-1]["data"])["reason"] == "TOKEN_INVALID"
 
 

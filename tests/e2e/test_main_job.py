@@ -11,7 +11,7 @@ UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12
 
 
 def test_the_demo_has_run_on_real_tools(baton: Baton) -> None:
-    wait_until(lambda: bool(baton.get("/runs?status=succeeded")["items"]), timeout=60)
+    wait_until(lambda: bool(baton.get("/runs?status=succeeded")["items"]))
     [briefing] = [item for item in baton.get("/tasks?limit=200")["items"] if item["title"] == "Morning briefing"]
     first = baton.get(f"/runs?task_id={briefing['id']}")["items"][-1]
     steps = baton.get(f"/runs/{first['id']}/steps")["items"]
@@ -74,7 +74,7 @@ def test_a_cron_task_fires_by_itself(baton: Baton) -> None:
     every_second = task("Tick", {"uses": "echo.test"}, schedule_kind="cron", schedule_expr="* * * * * *")
     created = baton.create("/tasks", every_second)
     assert created["next_fire_at"] > created["created_at"]
-    wait_until(lambda: len(baton.get(f"/runs?status=succeeded&task_id={created['id']}")["items"]) >= 2, timeout=20)
+    wait_until(lambda: len(baton.get(f"/runs?status=succeeded&task_id={created['id']}")["items"]) >= 2)
     due = [run["due_at"] for run in baton.get(f"/runs?task_id={created['id']}")["items"]]
     assert len(due) == len(set(due)), "a second was fired twice"
 
@@ -83,7 +83,7 @@ def test_a_task_for_one_instant_fires_once(baton: Baton) -> None:
     past = "2020-01-01T00:00:00Z"
     missed = baton.create("/tasks", task("Too late", schedule_kind="once", schedule_expr=past))
     soon = baton.create("/tasks", task("Now", schedule_kind="once", schedule_expr=missed["created_at"]))
-    wait_until(lambda: bool(baton.get(f"/runs?status=succeeded&task_id={soon['id']}")["items"]), timeout=20)
+    wait_until(lambda: bool(baton.get(f"/runs?status=succeeded&task_id={soon['id']}")["items"]))
     assert baton.get(f"/tasks/{soon['id']}")["next_fire_at"] is None
     assert baton.get(f"/runs?task_id={missed['id']}")["items"] == []
     assert baton.get(f"/tasks/{missed['id']}")["next_fire_at"] is None

@@ -205,7 +205,7 @@ async def test_an_agent_does_no_more_than_its_token_holds(baton: Baton) -> None:
 async def test_what_is_done_is_recorded_as_the_agent_s(baton: Baton, token: str) -> None:
     async with opened(baton, token) as client:
         created = await done(client, "create_task", **echoing("Recorded"))
-    (entry,) = wait_until(lambda: baton.get(f"/audit?resource=task/{created['id']}")["items"], timeout=10)
+    (entry,) = wait_until(lambda: baton.get(f"/audit?resource=task/{created['id']}")["items"])
     assert (entry["action"], entry["actor"]) == ("task.create", created["created_by"])
 
 
@@ -233,7 +233,7 @@ def test_a_revoked_token_ends(baton: Baton) -> None:
     listing = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "list_tasks"}}
     assert baton.call("POST", "/mcp", listing, token=token["token"], Accept="application/json").status_code == 200
     assert baton.call("DELETE", f"/agents/{agent['id']}/tokens/{token['id']}").status_code == 200
-    wait_until(lambda: baton.call("POST", "/mcp", listing, token=token["token"]).status_code == 401, timeout=10)
+    wait_until(lambda: baton.call("POST", "/mcp", listing, token=token["token"]).status_code == 401)
 
 
 def test_the_program_of_the_document_does_what_it_says(baton: Baton, token: str) -> None:

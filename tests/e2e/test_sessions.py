@@ -180,7 +180,7 @@ def test_a_session_expires_by_itself_unless_somebody_says_that_it_is_alive(baton
         return str(baton.call("GET", f"/sessions/{session_id}", token=token).json()["state"])
 
     for session_id, reason in ((silent, "idle_timeout"), (short, "max_lifetime")):
-        wait_until(lambda: state(session_id) == "expired", timeout=20)  # noqa: B023
+        wait_until(lambda: state(session_id) == "expired")  # noqa: B023
         newest = baton.call("GET", f"/sessions/{session_id}/transitions", token=token).json()["items"][0]
         told = {name: newest[name] for name in ("from_status", "to_status", "event", "reason", "actor")}
         assert told == {
@@ -234,7 +234,7 @@ def test_what_becomes_of_a_session_wakes_a_task_and_is_in_the_audit(baton: Baton
         found = baton.get(f"/runs?task_id={task_id}&status=succeeded")["items"]
         return any(session_id in str(baton.get(f"/runs/{run['id']}")["output"]) for run in found)
 
-    wait_until(seen, timeout=30)
+    wait_until(seen)
     baton.call("PUT", f"/tasks/{task_id}", {"status": "paused"})
 
     def actions() -> list[str]:
@@ -242,7 +242,7 @@ def test_what_becomes_of_a_session_wakes_a_task_and_is_in_the_audit(baton: Baton
         return sorted(entry["action"] for entry in entries)
 
     expected = ["session.create", "session.send_event", "session.send_event"]
-    assert wait_until(lambda: actions() == expected and expected, timeout=10) == expected
+    assert wait_until(lambda: actions() == expected and expected) == expected
 
 
 def test_a_key_makes_a_request_safe_to_repeat(baton: Baton, token: str) -> None:

@@ -150,7 +150,7 @@ def test_a_task_for_one_instant_is_completed_and_comes_back_with_a_new_one(baton
     created = baton.create("/tasks", task("Once", {"uses": "echo.test"}, schedule_kind="once",
                                           schedule_expr=soon.isoformat()))  # fmt: skip
     path = f"/tasks/{created['id']}"
-    wait_until(lambda: baton.get(path)["status"] == "completed", timeout=20)
+    wait_until(lambda: baton.get(path)["status"] == "completed")
     (occurrence,) = baton.get(f"{path}/occurrences?outcome=ran")["items"]
     assert baton.finished(occurrence["run_id"])["task_id"] == created["id"]
     assert problem(baton, "POST", f"{path}/pause", {}) == (409, "TASK_COMPLETED")
@@ -162,11 +162,11 @@ def test_what_passed_in_a_pause_is_told(baton: Baton) -> None:
     created = baton.create("/tasks", task("Tick", {"uses": "echo.test"}, schedule_kind="cron",
                                           schedule_expr="* * * * * *", misfire="skip", overlap="skip"))  # fmt: skip
     path = f"/tasks/{created['id']}"
-    wait_until(lambda: bool(baton.get(f"{path}/occurrences?outcome=ran")["items"]), timeout=20)
+    wait_until(lambda: bool(baton.get(f"{path}/occurrences?outcome=ran")["items"]))
     post(baton, f"{path}/pause")
     judged = len(baton.get(f"{path}/occurrences?limit=200")["items"])
     due = datetime.fromisoformat(baton.get(path)["next_fire_at"])
-    wait_until(lambda: datetime.now(UTC) > due + timedelta(seconds=1), timeout=20)
+    wait_until(lambda: datetime.now(UTC) > due + timedelta(seconds=1))
     assert len(baton.get(f"{path}/occurrences?limit=200")["items"]) == judged
     post(baton, f"{path}/resume")
     assert len(baton.get(f"{path}/occurrences?limit=200")["items"]) > judged

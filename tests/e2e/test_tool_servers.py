@@ -34,7 +34,7 @@ def test_the_life_of_a_tool_server(baton: Baton) -> None:
     assert (created["enabled"], created["managed_by"], created["scopes"]) == (True, "api", [])
     assert created["env"] == {"PYTHONPATH": "***"}
     assert baton.get("/tool-servers/plain") | {"status": None} == created | {"status": None}
-    wait_until(lambda: baton.get("/tool-servers/plain")["status"]["tools_known_at"], timeout=30)
+    wait_until(lambda: baton.get("/tool-servers/plain")["status"]["tools_known_at"])
     (tool,) = baton.get("/tools?server=plain&q=PROMISE")["items"]
     assert (tool["address"], tool["output_schema"]["required"]) == ("plain.promise", ["n"])
     step = {"uses": "plain.pid"}
@@ -46,9 +46,9 @@ def test_the_life_of_a_tool_server(baton: Baton) -> None:
     refused = baton.call("POST", "/tasks", task("x", step))
     assert refused.status_code == 400
     assert "tool server 'plain' is disabled" in refused.json()["errors"][0]["message"]
-    wait_until(lambda: outcome(baton, user["id"]) == ("failed", "tool server plain is disabled"), timeout=30)
+    wait_until(lambda: outcome(baton, user["id"]) == ("failed", "tool server plain is disabled"))
     change(baton, "plain", enabled=True)
-    wait_until(lambda: outcome(baton, user["id"])[0] == "succeeded", timeout=30)
+    wait_until(lambda: outcome(baton, user["id"])[0] == "succeeded")
 
     refused = baton.call("DELETE", "/tool-servers/plain")
     assert (refused.status_code, refused.json()["reason"]) == (409, "TOOL_SERVER_IN_USE")
@@ -57,7 +57,7 @@ def test_the_life_of_a_tool_server(baton: Baton) -> None:
     assert (deleted.status_code, deleted.json()) == (200, {"task_ids": [user["id"]]})
     assert baton.call("GET", "/tool-servers/plain").status_code == 404
     gone = ("failed", "tool server plain is not registered")
-    wait_until(lambda: outcome(baton, user["id"]) == gone, timeout=30)
+    wait_until(lambda: outcome(baton, user["id"]) == gone)
 
 
 def test_bad_changes_are_refused_and_named(baton: Baton) -> None:
@@ -98,7 +98,7 @@ def test_a_tool_is_used_by_who_holds_its_scopes_when_it_is_called(baton: Baton) 
 
 def test_a_server_that_cannot_be_started_says_why(baton: Baton) -> None:
     baton.create("/tool-servers", {"name": "missing", "transport": "stdio", "command": ["/nowhere/server"]})
-    status = wait_until(lambda: _failed(baton, "missing"), timeout=30)
+    status = wait_until(lambda: _failed(baton, "missing"))
     assert status["last_error"] == "tool server missing cannot be reached: no such file or directory"
     assert (status["tools_known_at"], status["last_error_at"][-1]) == (None, "Z")
 

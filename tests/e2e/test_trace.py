@@ -18,7 +18,7 @@ def test_one_trace_runs_from_the_request_to_the_tool_call_and_the_report(
     engine: str, start_traced: StartBaton, receiver: Receiver
 ) -> None:
     baton = start_traced(BATON_DEMO="1")
-    wait_until(lambda: baton.get("/runs?status=succeeded")["items"], timeout=60)
+    wait_until(lambda: baton.get("/runs?status=succeeded")["items"])
     created = baton.create(
         "/tasks",
         task("Traced", {"id": "ask", "uses": "time.get_current_time", "with": {"timezone": "UTC"}, "save_as": "t"}),
@@ -75,9 +75,9 @@ class Tree:
 
     def wait_for(self, service: str, name: str) -> None:
         """Waits until such a span, which ends last, and all that were made before it have arrived."""
-        wait_until(lambda: any((span.service, span.name) == (service, name) for span in self.spans), timeout=10)
-        wait_until(lambda: {"gateway", "tasks", "worker"} <= {span.service for span in self.spans}, timeout=10)
-        wait_until(lambda: any(span.name == "run.execute" for span in self.spans), timeout=10)
+        wait_until(lambda: any((span.service, span.name) == (service, name) for span in self.spans))
+        wait_until(lambda: {"gateway", "tasks", "worker"} <= {span.service for span in self.spans})
+        wait_until(lambda: any(span.name == "run.execute" for span in self.spans))
 
     def one(self, service: str, name: str, kind: str, *, parent: str) -> Span:
         """The one span that is all of this."""

@@ -51,7 +51,7 @@ def test_the_metrics_of_all_processes_are_on_one_page(baton: Baton) -> None:
     step = {"id": "only", "uses": "echo.test", "with": {"text": "x"}}
     once = task("Soon", step) | {"schedule_kind": "once", "schedule_expr": soon.isoformat()}
     created = baton.create("/tasks", once)
-    wait_until(lambda: baton.get(f"/runs?task_id={created['id']}&status=succeeded")["items"], timeout=30)
+    wait_until(lambda: baton.get(f"/runs?task_id={created['id']}&status=succeeded")["items"])
     expected = {f"orchestrator_{name}" for name in EARLIER} | set(OURS)
 
     def page() -> str:
@@ -60,7 +60,7 @@ def test_the_metrics_of_all_processes_are_on_one_page(baton: Baton) -> None:
         assert answer.headers["content-type"].startswith("text/plain; version=")
         return answer.text
 
-    wait_until(lambda: expected <= families(page()), timeout=30)
+    wait_until(lambda: expected <= families(page()))
     text = page()
     assert (
         set(re.findall(r'^baton_metrics_source_up{service_name="baton-(\w+)"} 1.0$', text, re.MULTILINE)) == PROCESSES

@@ -50,7 +50,7 @@ def test_five_agents_build_something(baton: Baton, tokens: dict[str, str]) -> No
     assert baton.get("/api/workflows/project/shop/stats")["completed"] >= 1
     kinds = [event["event_type"] for event in baton.get(f"{place}/events")["items"]]
     assert kinds == ["state_advanced"] * len(WAY) + ["workflow_started"]
-    entries = wait_until(lambda: _entries(baton, workflow_id, len(WAY) + 1), timeout=10)
+    entries = wait_until(lambda: _entries(baton, workflow_id, len(WAY) + 1))
     assert {entry["action"] for entry in entries} == {"workflow.start", "workflow.advance"}
 
 
@@ -64,10 +64,10 @@ def test_a_workflow_goes_on_or_stays_whole_while_others_are_away(
     with baton.standing_still(away):
         answer = baton.call("POST", f"{place}/advance", done, token=token)
         assert answer.status_code in ((200,) if away == "tasks" else (200, 503)), answer.text
-    state = wait_until(lambda: baton.get(place), timeout=30)["current_state"]
+    state = wait_until(lambda: baton.get(place))["current_state"]
     assert state == ("planning" if answer.ok else "discovery")
     # What was to be told is told later, and once.
-    entries = wait_until(lambda: _entries(baton, workflow_id, 1 + answer.ok), timeout=30)
+    entries = wait_until(lambda: _entries(baton, workflow_id, 1 + answer.ok))
     assert sorted(entry["action"] for entry in entries) == ["workflow.advance", "workflow.start"][1 - answer.ok :]
 
 
@@ -105,7 +105,7 @@ def test_a_pipeline_starts_and_advances_what_a_task_hears_of(baton: Baton) -> No
     moved = run["output"]["moved"]
     assert (moved["previous_state"], moved["new_state"], moved["is_complete"]) == ("discovery", "planning", False)
     assert moved["handoff_data"]["previous_phase_output"] == {"user_input": "x"}
-    runs = wait_until(lambda: baton.get(f"/runs?task_id={listener}&status=succeeded")["items"], timeout=20)
+    runs = wait_until(lambda: baton.get(f"/runs?task_id={listener}&status=succeeded")["items"])
     assert baton.get(f"/runs/{runs[0]['id']}")["output"] == {"heard": {"state": "planning"}}
 
 

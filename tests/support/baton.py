@@ -118,16 +118,16 @@ class Baton:
         run_id: str = response.json()["details"]["run_id"]
         return run_id
 
-    def finished(self, run_id: str, timeout: float = 30.0) -> Any:
+    def finished(self, run_id: str, timeout: float = 60.0) -> Any:
         """The run once it has ended."""
         wait_until(lambda: self.get(f"/runs/{run_id}")["status"] in _FINISHED, timeout=timeout)
         return self.get(f"/runs/{run_id}")
 
     def kill(self, name: str) -> int:
         """Kills a process with -9; answers its id once the supervisor has started another."""
-        killed: int = wait_until(lambda: self.children().get(name), timeout=30)
+        killed: int = wait_until(lambda: self.children().get(name))
         os.kill(killed, signal.SIGKILL)
-        wait_until(lambda: self.children().get(name) not in (None, killed), timeout=30)
+        wait_until(lambda: self.children().get(name) not in (None, killed))
         return killed
 
     @contextmanager

@@ -8,10 +8,12 @@ from typing import Any
 
 # Who waits long asks more and more seldom: what is asked is a whole Baton as a rule, and others want the processors.
 _SHORTEST_SECONDS, _LONGEST_SECONDS, _SHARE = 0.01, 0.25, 0.1
+# How long a machine may stand still before that counts as a fault. A test that is about a bound says which.
+_PATIENCE_SECONDS = 60.0
 
 
 async def await_until(
-    condition: Callable[[], Any | Awaitable[Any]], timeout: float = 5.0, every: float = _SHORTEST_SECONDS
+    condition: Callable[[], Any | Awaitable[Any]], timeout: float = _PATIENCE_SECONDS, every: float = _SHORTEST_SECONDS
 ) -> Any:
     """Calls `condition`, which may be async, until it answers something true, and answers that.
 
@@ -28,7 +30,7 @@ async def await_until(
         await asyncio.sleep(max(every, _pause(began, timeout, condition)))
 
 
-def wait_until(condition: Callable[[], Any], timeout: float = 5.0) -> Any:
+def wait_until(condition: Callable[[], Any], timeout: float = _PATIENCE_SECONDS) -> Any:
     """The same where there is no event loop."""
     began = time.monotonic()
     while not (answer := condition()):

@@ -4,7 +4,9 @@ import asyncio
 import gc
 import socket
 import time
+from asyncio import StreamReader, StreamWriter
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -77,6 +79,29 @@ async def test_nobody_there_is_unavailable_at_once() -> None:
     assert time.monotonic() - began < 3
     assert caught.value.reason == "SERVICE_UNREACHABLE"
     assert "127.0.0.1" not in caught.value.message
+
+
+async def _greet_late(newsstand: Newsstand, client: StreamReader, answers: StreamWriter) -> None:
+    """Passes on what is said, and the answers to it only half a second after the connection was made."""
+    server, questions = await asyncio.open_unix_connection(newsstand.address.removeprefix("unix:"))
+
+    async def pass_on(source: StreamReader, target: StreamWriter) -> None:
+        while data := await source.read(65536):
+            target.write(data)
+        target.close()
+
+    asking = asyncio.create_task(pass_on(client, questions))
+    await asyncio.sleep(0.5)
+    await pass_on(server, answers)
+    await asking
+
+
+async def test_a_server_that_has_much_to_do_and_greets_late_is_waited_for(newsstand: Newsstand) -> None:
+    async with await asyncio.start_server(partial(_greet_late, newsstand), "127.0.0.1") as busy:
+        host, port = busy.sockets[0].getsockname()
+        async with channel_of(f"{host}:{port}", newsstand.signer.token(["kiosk:read"])) as channel:
+            answer = await KIOSK.stubs.KioskServiceStub(channel).Look(messages.LookRequest())
+    assert answer.text == "nothing"
 
 
 async def test_a_server_that_stops_during_a_call_is_unavailable(newsstand: Newsstand) -> None:

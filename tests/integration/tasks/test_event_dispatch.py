@@ -171,10 +171,10 @@ async def test_racing_processes_of_which_one_is_killed_lose_nothing_and_do_nothi
     await tasks.database.transact(forget)
     with ExitStack() as running:
         processes = [running.enter_context(dispatcher_process(migrated_url)) for _ in range(2)]
-        await await_until(lambda: tasks.database.read(some_delivered), timeout=60)
+        await await_until(lambda: tasks.database.read(some_delivered))
         processes[0].kill()
         running.enter_context(dispatcher_process(migrated_url))
-        await await_until(lambda: tasks.database.read(all_dispatched), timeout=60)
+        await await_until(lambda: tasks.database.read(all_dispatched))
     assert await tasks.database.read(outcomes) == {"ran": 4800}
     assert {event.triggered_runs for event in await events_of(tasks)} == {1200}
 

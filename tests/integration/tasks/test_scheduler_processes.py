@@ -41,7 +41,7 @@ async def judged_until(database: Database, instant: datetime) -> None:
     async def have_passed() -> bool:
         return await database.read(lambda connection, clock: connection.execute(earliest).scalar_one()) > instant
 
-    await await_until(have_passed, timeout=40)
+    await await_until(have_passed)
 
 
 async def test_racing_processes_of_which_one_is_killed_give_each_time_one_outcome_and_one_run(

@@ -232,7 +232,7 @@ async def test_a_slow_receiver_keeps_no_other_one_waiting(tasks: Tasks, server: 
         assert deliverer.under_way <= 2 * loop.EACH_AT_ONCE
         return len(received(server)) == 30 and len(await deliveries_of(tasks, fast, status=DELIVERED)) == 30
 
-    await await_until(has_all, timeout=8)
+    await await_until(has_all)
     assert len(received(server, "/slow")) == loop.EACH_AT_ONCE
     assert {one.status for one in await deliveries_of(tasks, slow)} == {PENDING}
 
@@ -254,7 +254,7 @@ async def test_there_is_room_for_everybody_whoever_came_first(
         assert tasks.service.deliverer.under_way <= 2
         return len(await deliveries_of(tasks, fast, status=DELIVERED)) >= 4
 
-    await await_until(has_some, timeout=15)
+    await await_until(has_some)
     assert len(server.asked) <= 40
 
 

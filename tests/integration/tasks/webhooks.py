@@ -49,7 +49,7 @@ async def deliver_all(tasks: Tasks, deliverer: Deliverer | None = None) -> None:
     deliverer = deliverer or tasks.service.deliverer
     while deliverer.under_way or await tasks.database.read(due_webhooks):
         await deliverer.step()
-        await await_until(lambda: not deliverer.under_way, timeout=15)
+        await await_until(lambda: not deliverer.under_way)
 
 
 def received(server: HttpServer, path: str = "/hook") -> Sequence[Asked]:

@@ -45,7 +45,7 @@ class Served:
 async def served(garden: Garden, grace_seconds: float = 5) -> AsyncIterator[Served]:
     port, stop = free_port(), asyncio.Event()
     serving = asyncio.create_task(serve(garden.app, "127.0.0.1", port, until=stop.wait, grace_seconds=grace_seconds))
-    await await_until(lambda: listens(port), timeout=10)
+    await await_until(lambda: listens(port))
     yield Served(port, stop, serving)
     stop.set()
     await serving

@@ -136,7 +136,7 @@ async def test_what_is_too_much_at_one_time_is_turned_away_at_once(contract: Con
         transport, headers = httpx2.ASGITransport(garden.app), {"Authorization": f"Bearer {TOKEN}"}
         async with httpx2.AsyncClient(transport=transport, base_url="http://gateway", headers=headers) as client:
             held = [asyncio.create_task(client.get("/plants/")) for _ in range(2)]
-            await await_until(lambda: _asked(garden, 2), timeout=5)
+            await await_until(lambda: _asked(garden, 2))
             refused = await client.get("/plants/")
             assert (refused.status_code, refused.json()["reason"]) == (503, "OVERLOADED")
             assert refused.headers["retry-after"] == "1"
@@ -161,7 +161,7 @@ async def test_an_answer_that_goes_on_keeps_its_place_until_it_ends(contract: Co
             writer.close()
             return b"200 OK" in answer
 
-        await await_until(has_place, timeout=5)
+        await await_until(has_place)
 
 
 async def test_the_time_that_a_request_may_take_is_the_call_s_deadline(contract: Contract) -> None:

@@ -153,7 +153,7 @@ async def test_many_are_served_at_once(garden: Garden) -> None:
     garden.greenhouse.hold = asyncio.Event()
     async with open_client(garden) as client:
         calls = [asyncio.create_task(client.call_tool("list_plants", {"limit": n + 1})) for n in range(20)]
-        await await_until(lambda: _has(garden, 20), timeout=10)
+        await await_until(lambda: _has(garden, 20))
         garden.greenhouse.hold.set()
         assert not any(result.is_error for result in await asyncio.gather(*calls))
 
@@ -172,7 +172,7 @@ async def test_a_client_that_leaves_is_waited_for_no_more(garden: Garden, mode: 
     async with served(garden) as gateway:
         _, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
         writer.write(f"POST /mcp HTTP/1.1\r\nHost: x\r\n{lines}\r\n{body}".encode())
-        await await_until(lambda: _has(garden, 1), timeout=10)
+        await await_until(lambda: _has(garden, 1))
         writer.transport.abort()
         await asyncio.wait_for(garden.greenhouse.given_up.wait(), 3)
 

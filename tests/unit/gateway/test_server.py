@@ -66,7 +66,7 @@ async def test_a_client_that_leaves_before_the_answer_is_waited_for_no_more(gard
     garden.greenhouse.hold = asyncio.Event()
     async with served(garden) as gateway:
         _, writer = await gateway.ask(path)
-        await await_until(lambda: _is_busy(garden), timeout=10)
+        await await_until(lambda: _is_busy(garden))
         writer.transport.abort()
         # Sooner than the call's own time would run out.
         await asyncio.wait_for(garden.greenhouse.given_up.wait(), 3)
@@ -95,9 +95,9 @@ async def test_stopping_finishes_what_is_in_progress(garden: Garden) -> None:
     garden.greenhouse.hold = asyncio.Event()
     async with served(garden) as gateway:
         reader, writer = await gateway.ask("/plants/")
-        await await_until(lambda: _is_busy(garden), timeout=10)
+        await await_until(lambda: _is_busy(garden))
         gateway.stop.set()
-        await await_until(lambda: _refuses(gateway.port), timeout=10)
+        await await_until(lambda: _refuses(gateway.port))
         garden.greenhouse.hold.set()
         assert b"200 OK" in await reader.readuntil(b"\r\n\r\n")
         await asyncio.wait_for(gateway.serving, 3)
@@ -116,7 +116,7 @@ async def test_stopping_waits_for_nothing_longer_than_its_grace(garden: Garden) 
     garden.greenhouse.hold = asyncio.Event()
     async with served(garden, grace_seconds=0.1) as gateway:
         reader, writer = await gateway.ask("/plants/")
-        await await_until(lambda: _is_busy(garden), timeout=10)
+        await await_until(lambda: _is_busy(garden))
         assert await gateway.stopped() < 2
         assert b"200" not in await asyncio.wait_for(reader.read(), 5)
         writer.close()
@@ -141,7 +141,7 @@ async def test_the_process_stops_when_told_to_and_prints_only_log_lines(
 ) -> None:
     port = free_port()
     process = await _start(contract, garden, port)
-    await await_until(lambda: listens(port), timeout=20)
+    await await_until(lambda: listens(port))
     began = time.monotonic()
     process.send_signal(number)
     out, err = await asyncio.wait_for(process.communicate(), 10)

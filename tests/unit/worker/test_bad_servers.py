@@ -68,7 +68,7 @@ async def test_one_that_never_answers_the_handshake(start: Start) -> None:
     for _ in range(2):
         with pytest.raises(ToolFailed, match=r"tool server bad (was not ready|cannot be reached: it was not) .*1 s"):
             await client.call("pid")
-    await await_until(lambda: set(proc.children(os.getpid())) <= before, timeout=10)
+    await await_until(lambda: set(proc.children(os.getpid())) <= before)
 
 
 @pytest.mark.parametrize("ending", ["forget", "close"])
@@ -76,13 +76,13 @@ async def test_one_that_hangs_at_the_start_ends_when_it_is_not_wanted_any_more(s
     client = start("mute")
     before = set(proc.children(os.getpid()))
     calling = asyncio.create_task(client.pool.tools(client.server))
-    await await_until(lambda: set(proc.children(os.getpid())) - before, timeout=10)
+    await await_until(lambda: set(proc.children(os.getpid())) - before)
     calling.cancel()
     client.pool.forget("bad")
     if ending == "close":
         async with asyncio.timeout(10):
             await client.pool.close()
-    await await_until(lambda: set(proc.children(os.getpid())) <= before, timeout=10)
+    await await_until(lambda: set(proc.children(os.getpid())) <= before)
 
 
 async def test_one_that_closes_its_output_and_lives(start: Start) -> None:
@@ -92,7 +92,7 @@ async def test_one_that_closes_its_output_and_lives(start: Start) -> None:
     first = await client.call("pid")
     with pytest.raises(ToolFailed, match="ended before it answered: it closed its standard output"):
         await client.call("close_output")
-    await await_until(lambda: proc.gone(first), timeout=10)
+    await await_until(lambda: proc.gone(first))
     assert await client.call("pid") != first
 
 
@@ -129,7 +129,7 @@ async def test_one_that_writes_without_end_is_not_listened_to_without_end(start:
     # Whoever calls it now waits no longer than agreed, and the next one gets a new process.
     with pytest.raises(ToolTimedOut):
         await client.call("sleep", timeout=1.0, seconds=60)
-    await await_until(lambda: proc.gone(process_id), timeout=15)
+    await await_until(lambda: proc.gone(process_id))
     assert await client.call("pid") != process_id
     assert proc.peak() - before < 100 * MEGABYTE
 
@@ -141,7 +141,7 @@ async def test_one_that_writes_a_line_without_end(start: Start) -> None:
     with pytest.raises(ToolFailed, match="it wrote a message of more than 33554432 bytes"):
         await client.call("endless_line")
     assert proc.peak() - before < 150 * MEGABYTE
-    await await_until(lambda: proc.gone(process_id), timeout=10)
+    await await_until(lambda: proc.gone(process_id))
     assert await client.call("pid") != process_id
 
 
@@ -152,7 +152,7 @@ async def test_one_that_asks_without_end_and_reads_no_answer(start: Start) -> No
     with pytest.raises(ToolFailed, match="ended before it answered: it does not read what it is sent"):
         await client.call("ask")
     assert proc.peak() - before < 100 * MEGABYTE
-    await await_until(lambda: proc.gone(process_id), timeout=10)
+    await await_until(lambda: proc.gone(process_id))
 
 
 async def test_one_that_writes_what_is_no_message(start: Start) -> None:
@@ -189,7 +189,7 @@ async def test_a_call_that_hangs_is_told_to_stop_and_ends_with_the_process(start
     assert len(await listener) == 1
     with pytest.raises(ToolFailed, match="another call had not been answered in time"):
         await neighbour
-    await await_until(lambda: proc.gone(first), timeout=10)
+    await await_until(lambda: proc.gone(first))
 
 
 async def test_a_call_that_is_given_up_by_its_caller_ends_with_the_process(start: Start) -> None:
@@ -199,7 +199,7 @@ async def test_a_call_that_is_given_up_by_its_caller_ends_with_the_process(start
     await client.call("pid")
     call.cancel()
     await asyncio.wait([call])
-    await await_until(lambda: proc.gone(first), timeout=10)
+    await await_until(lambda: proc.gone(first))
 
 
 async def test_one_that_does_not_want_to_end(start: Start) -> None:

@@ -22,7 +22,7 @@ async def told(tasks: FakeTasks, working: Working, probe: FakeProbe, **options: 
     """What the worker tells of a probe."""
     tasks.probes.append(probe)
     async with working(**options):
-        await await_until(lambda: probe.reports, timeout=10)
+        await await_until(lambda: probe.reports)
     (report,) = probe.reports
     return report
 
@@ -106,7 +106,7 @@ async def test_ten_are_done_side_by_side_and_the_others_wait(
     waiting = FakeProbe("true")
     tasks.probes.append(waiting)
     async with working(tool_calls=MAX_PROBES):
-        await await_until(lambda: slow_calls.now == MAX_PROBES, timeout=20)
+        await await_until(lambda: slow_calls.now == MAX_PROBES)
         assert (waiting.leased, sum(probe.leased for probe in tasks.probes)) == (0, MAX_PROBES)
 
 
@@ -128,7 +128,7 @@ async def test_nothing_is_told_once_the_lease_is_over(
     probe.lasts /= 100
     tasks.probes.append(probe)
     async with working():
-        await await_until(lambda: "probe_not_reported" in caplog.text, timeout=10)
+        await await_until(lambda: "probe_not_reported" in caplog.text)
     assert probe.reports == []
 
 
@@ -136,8 +136,8 @@ async def test_who_stops_gives_back_what_is_under_way(tasks: FakeTasks, working:
     probe = FakeProbe("true", "mis.slow", {"seconds": 30}, timeout_seconds=60)
     tasks.probes.append(probe)
     async with working() as stop:
-        await await_until(lambda: slow_calls.now, timeout=10)
+        await await_until(lambda: slow_calls.now)
         stop.set()
-        await await_until(lambda: probe.reports, timeout=10)
+        await await_until(lambda: probe.reports)
     assert [report.WhichOneof("outcome") for report in probe.reports] == ["released"]
     assert probe.is_due

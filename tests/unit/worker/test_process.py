@@ -49,7 +49,7 @@ async def test_no_tool_server_outlives_its_worker_however_it_ends(tasks: FakeTas
     try:
         run = await tasks.ended(await tasks.enqueue(step), timeout=40)
         assert run.output["clock"]["timezone"] == "Europe/Chisinau"
-        await await_until(lambda: all(map(processes, workers)), timeout=20)
+        await await_until(lambda: all(map(processes, workers)))
         servers = [server for worker in workers for server in processes(worker)]
         assert len(servers) == 4, "a launcher and a server for each worker"
         workers[0].send_signal(signal.SIGTERM)

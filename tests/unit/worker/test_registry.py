@@ -145,7 +145,7 @@ async def test_a_server_that_says_that_it_has_other_tools_is_asked_for_them(
 ) -> None:
     tasks.add_stdio_server("plain", sys.executable, "-m", "tests.support.plain_mcp_server", PYTHONPATH=".")
     async with following() as pool:
-        await await_until(lambda: "plain" in tasks.tools, timeout=20)
+        await await_until(lambda: "plain" in tasks.tools)
         await pool.call(tasks.tool_servers["plain"], "grow", {"name": "added"}, timeout=5, key="k")
         await await_until(lambda: "plain.added" in tasks.tools["plain"])
 
@@ -169,14 +169,14 @@ async def test_why_a_server_cannot_be_asked_is_told(tasks: FakeTasks, following:
     tasks.add_stdio_server("none", "/nowhere/server")
     tasks.add_stdio_server("ends", "/bin/false")
     async with following():
-        await await_until(lambda: len(tasks.tool_errors) == 2, timeout=10)
+        await await_until(lambda: len(tasks.tool_errors) == 2)
         assert tasks.tool_errors == {
             "none": "tool server none cannot be reached: no such file or directory",
             "ends": "tool server ends cannot be reached: it ended with exit code 1",
         }
         # Once it can be asked, nothing is wrong with it any more.
         tasks.add_stdio_server("ends", sys.executable, "-m", "tests.support.plain_mcp_server", PYTHONPATH=".")
-        await await_until(lambda: "ends" in tasks.tools, timeout=20)
+        await await_until(lambda: "ends" in tasks.tools)
         assert list(tasks.tool_errors) == ["none"]
 
 
@@ -188,7 +188,7 @@ async def test_a_server_whose_tools_were_forgotten_is_asked_again(
         await await_until(lambda: "mis" in tasks.tools)
         del tasks.tools["mis"]
         tasks.tool_servers["mis"].status.ClearField("tools_known_at")
-        await await_until(lambda: "mis" in tasks.tools, timeout=20)
+        await await_until(lambda: "mis" in tasks.tools)
 
 
 async def test_why_a_server_cannot_be_called_is_told_at_once(tasks: FakeTasks, following: Following) -> None:
@@ -201,7 +201,7 @@ async def test_why_a_server_cannot_be_called_is_told_at_once(tasks: FakeTasks, f
             for _ in range(2):
                 with pytest.raises(ToolFailed):
                     await pool.call(server, "say", {"text": "one"}, timeout=5, key="k")
-            await await_until(lambda: "cannot be reached" in tasks.tool_errors.get("mis", ""), timeout=20)
+            await await_until(lambda: "cannot be reached" in tasks.tool_errors.get("mis", ""))
 
 
 async def test_a_disabled_server_is_left_alone_until_it_is_enabled(tasks: FakeTasks, following: Following) -> None:
@@ -209,27 +209,27 @@ async def test_a_disabled_server_is_left_alone_until_it_is_enabled(tasks: FakeTa
     tasks.add_stdio_server("idle", sys.executable, "-m", "tests.support.plain_mcp_server", PYTHONPATH=".")
     tasks.tool_servers["idle"].enabled = False
     async with following() as pool:
-        await await_until(lambda: "plain" in tasks.tools, timeout=20)
+        await await_until(lambda: "plain" in tasks.tools)
         answer = await pool.call(tasks.tool_servers["plain"], "pid", {}, timeout=5, key="k")
         process_id = results.from_mcp(answer)
         tasks.tool_servers["plain"].enabled = False
-        await await_until(lambda: proc.gone(process_id), timeout=10)
+        await await_until(lambda: proc.gone(process_id))
         assert "idle" not in tasks.tools
         tasks.tool_servers["idle"].enabled = True
-        await await_until(lambda: "idle" in tasks.tools, timeout=20)
+        await await_until(lambda: "idle" in tasks.tools)
 
 
 async def test_a_session_outlives_what_has_nothing_to_do_with_it(tasks: FakeTasks, following: Following) -> None:
     tasks.add_stdio_server("plain", sys.executable, "-m", "tests.support.plain_mcp_server", PYTHONPATH=".")
     async with following(introduce_every=0.1) as pool:
-        await await_until(lambda: "plain" in tasks.tools, timeout=20)
+        await await_until(lambda: "plain" in tasks.tools)
         server = tasks.tool_servers["plain"]
         pid = await pool.call(server, "pid", {}, timeout=5, key="k")
         server.scopes.append("tool:notify")
         server.description = "another"
         server.timeout_seconds = 7
         looked = tasks.looked
-        await await_until(lambda: tasks.looked > looked + 1, timeout=10)
+        await await_until(lambda: tasks.looked > looked + 1)
         assert (await pool.call(server, "pid", {}, timeout=5, key="k")).content == pid.content
         # One at another place is another one.
         server.env["OTHER"] = "1"

@@ -203,7 +203,7 @@ async def test_why_a_server_does_not_answer_is_told_without_what_its_environment
     """Whoever may read the one may not read the other, secret of the operator's or not."""
     env = {"PYTHONPATH": ".", "GOSSIP": "written-as-it-is"}
     tasks.add_stdio_server("mis", *PLAIN_SERVER, "refuses", **env)
-    await await_until(lambda: "mis" in tasks.tool_errors, timeout=10)
+    await await_until(lambda: "mis" in tasks.tool_errors)
     assert tasks.tool_errors["mis"] == "tool server mis cannot be reached: not with ***"
     tails = [record.stderr for record in caplog.records if record.message == "tool_server_not_opened"]  # type: ignore[attr-defined]
     assert tails[0] == ["begins with ***"]
@@ -214,7 +214,7 @@ async def test_the_tools_of_a_server_are_told_without_the_value(
     tasks: FakeTasks, worker: None, caplog: pytest.LogCaptureFixture
 ) -> None:
     add_server(tasks, GOSSIP="${secrets.token}")
-    await await_until(lambda: "mis" in tasks.tools, timeout=10)
+    await await_until(lambda: "mis" in tasks.tools)
     (gossip,) = [tool for tool in tasks.offers["mis"].tools if tool.address == "mis.gossip"]
     assert gossip.description == "Knows ***."
     word = gossip.input_schema["properties"]["word"]
@@ -286,7 +286,7 @@ async def test_a_server_whose_secret_is_gone_ends_by_itself(tasks: FakeTasks, wo
     add_server(tasks, KEY="${secrets.other}")
     _, process = await process_of(tasks)
     (folder / "other").unlink()
-    await await_until(lambda: gone(process), timeout=10)
+    await await_until(lambda: gone(process))
     run, _ = await process_of(tasks)
     assert run.error.retryable
     assert run.error.message.startswith("tool server mis cannot be reached: env.KEY: there is no secret other")
