@@ -50,10 +50,10 @@ class _Outgoing:
 
     async def details(self, details: ClientCallDetails, span: Span, default_timeout: float) -> ClientCallDetails:
         metadata = Metadata(*(details.metadata or ()))
-        with use_span(span, record_exception=False, set_status_on_exception=False):
-            if traceparent := telemetry.traceparent():
-                metadata.add("traceparent", traceparent)
-            if self._access_tokens is not None and metadata.get("authorization") is None:
+        if traceparent := telemetry.traceparent(span):
+            metadata.add("traceparent", traceparent)
+        if self._access_tokens is not None and metadata.get("authorization") is None:
+            with use_span(span, record_exception=False, set_status_on_exception=False):
                 metadata.add("authorization", f"Bearer {await self._access_tokens.current()}")
         seconds = call.seconds_left(default_timeout if details.timeout is None else details.timeout)
         return ClientCallDetails(

@@ -8,7 +8,7 @@ from typing import Any
 import grpc
 from google.protobuf.message import Message
 from grpc.aio import Channel
-from opentelemetry.trace import Span, use_span
+from opentelemetry.trace import Span
 
 from services.chassis import telemetry
 from services.chassis.channel import CHANNEL_OPTIONS, client_span
@@ -81,8 +81,7 @@ def _is_replayed(*metadata: Iterable[tuple[str, str | bytes]] | None) -> bool:
 
 
 def _traced(span: Span, metadata: Metadata) -> Metadata:
-    with use_span(span):
-        traceparent = telemetry.traceparent()
+    traceparent = telemetry.traceparent(span)
     return (*metadata, ("traceparent", traceparent)) if traceparent else metadata
 
 

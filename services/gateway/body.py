@@ -56,8 +56,11 @@ async def read_bytes(request: Request) -> bytes:
 
     Raises BodyTooLarge beyond MAX_BODY_BYTES, BodyTooSlow after BODY_SECONDS, and MediaTypeUnsupported.
     """
-    declared = request.headers.get("content-length", "0")
-    if declared.isdecimal() and int(declared) > MAX_BODY_BYTES:
+    declared = request.headers.get("content-length")
+    if declared is None and "transfer-encoding" not in request.headers:
+        # Nothing follows the head then (RFC 9112, 6.3): most requests are such, and need not wait for it.
+        return b""
+    if declared is not None and declared.isdecimal() and int(declared) > MAX_BODY_BYTES:
         raise _too_large()
     _check_encoding(request.headers)
     try:

@@ -1,13 +1,16 @@
 """How much the gateway does at one time."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
+
+from opentelemetry.metrics import CallbackOptions, Observation
+from starlette.requests import Request
 
 from services import metric_names
 from services.chassis import telemetry
 from services.chassis.errors import Unavailable
 
 _AGAIN_SECONDS = 1
+_HAS_PLACE = "baton.has_place"
 
 
 class Capacity:
@@ -19,13 +22,13 @@ class Capacity:
     def __init__(self, most: int) -> None:
         self._most = most
         self._busy = 0
-        self._in_progress = telemetry.meter().create_up_down_counter(
-            metric_names.REQUESTS_IN_PROGRESS, description="requests that are being answered"
+        # Looked at when somebody asks for metrics: to be told of each coming and going costs as much as an answer.
+        telemetry.meter().create_observable_up_down_counter(
+            metric_names.REQUESTS_IN_PROGRESS, [self._observe], description="requests that are being answered"
         )
 
-    @contextmanager
-    def place(self) -> Iterator[None]:
-        """Raises Unavailable `OVERLOADED` when there is none."""
+    def take_place(self, request: Request) -> None:
+        """For one request, until `leave_place`. Raises Unavailable `OVERLOADED` when there is none."""
         if self._busy >= self._most:
             raise Unavailable(
                 f"{self._most} requests are in progress here already: come again in a moment",
@@ -33,9 +36,12 @@ class Capacity:
                 retry_after=_AGAIN_SECONDS,
             )
         self._busy += 1
-        self._in_progress.add(1)
-        try:
-            yield
-        finally:
+        request.scope[_HAS_PLACE] = True
+
+    def leave_place(self, request: Request) -> None:
+        """Gives back the place of a request, if it has one."""
+        if request.scope.pop(_HAS_PLACE, False):
             self._busy -= 1
-            self._in_progress.add(-1)
+
+    def _observe(self, _: CallbackOptions) -> Iterable[Observation]:
+        return [Observation(self._busy)]

@@ -25,6 +25,7 @@ from services.gateway.credentials import is_proven
 from services.gateway.problems import TooManyRequests
 
 OFF = "off"
+_DIGEST = "baton.token_digest"
 _KNOWN = 4096
 _STORAGE_SECONDS = 0.25
 # While the shared storage is away every gateway counts for itself, and looks again after so long.
@@ -96,8 +97,11 @@ async def _hit(limiter: SlidingWindowCounterRateLimiter, rate: limits.RateLimitI
 
 def _token(request: Request) -> str:
     """What stands for the token of a request where the token itself must not be: its digest. Empty for none."""
-    given = request.headers.get("authorization", "")
-    return hashlib.sha256(given.encode()).hexdigest() if given else ""
+    digest: str | None = request.scope.get(_DIGEST)
+    if digest is None:
+        given = request.headers.get("authorization", "")
+        digest = request.scope[_DIGEST] = hashlib.sha256(given.encode()).hexdigest() if given else ""
+    return digest
 
 
 def _parse(rates: str) -> Sequence[limits.RateLimitItem]:

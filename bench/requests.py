@@ -1,0 +1,213 @@
+"""What a request costs the gateway, against a bare Starlette route that calls the same stub on the same HTTP server.
+
+Microseconds of processor time of the serving process per request, all its threads together, one request after the
+other on one connection. The routes beside it have no token, limit, trace or log: one answers with `json_format` and
+orjson, one with the same bytes each time, so that the HTTP server and the gRPC client are all it costs.
+
+    PYTHONPATH=.:gen .venv/bin/python -m bench.requests [--requests 3000] [--rounds 5]
+"""
+
+import argparse
+import asyncio
+import os
+import socket
+import statistics
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from http.client import HTTPConnection
+from multiprocessing import get_context
+from pathlib import Path
+
+import orjson
+import uvloop
+from google.protobuf import json_format
+from google.protobuf.message import Message
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import ASGIApp
+
+from services.chassis.auth import TokenExchange
+from services.chassis.channel import open_channel
+from services.gateway.app import build_app
+from services.gateway.backends import open_channels
+from services.gateway.config import Settings
+from services.gateway.server import serve
+from tests.support.processes import free_port
+from tests.support.waiting import wait_until
+from tests.unit.gateway.garden import PACKAGE, TOKEN, Contract, Greenhouse, compile_contract, start_backend
+
+_SCRATCH = "BENCH_SCRATCH"
+KINDS = ("gateway", "json_format", "nothing")
+PLANT = {
+    "id": "0199a1b2-7a3c-7def-8123-456789abcdef",
+    "name": "basil, the one by the window",
+    "state": "PLANT_STATE_THIRSTY",
+    "height": 31,
+    "planted_at": "2026-03-01T08:30:00.123456Z",
+    "light": "3600s",
+    "notes": {"region": "eu", "size": 3},
+    "seed": "c2VlZA==",
+    "water": "1250",
+    "steps": "17",
+    "mass": 0.25,
+    "warmth": 21.5,
+    "edible": True,
+    "tags": ["herb", "kitchen"],
+    "labels": {"owner": "kitchen", "row": "3"},
+    "pot": {"width": 120, "material": "clay"},
+    "shelf": "upper",
+    "nickname": "b",
+    "offset": -4,
+    "leaves": 48,
+}
+assert len(PLANT) == 20
+PATHS = {"one message of 20 fields": f"/plants/{PLANT['id']}", "a list of 100": "/plants/"}
+
+
+def _contract() -> Contract:
+    return compile_contract(Path(tempfile.mkdtemp(dir=os.environ[_SCRATCH])))
+
+
+def backend(port: int) -> None:
+    """Serves a hundred plants until it is ended."""
+
+    async def run() -> None:
+        contract = _contract()
+        plant = json_format.ParseDict(PLANT, contract.plant())
+        plants = {PLANT["id"]: plant} | {str(number): plant for number in range(99)}
+        server, _, _ = await start_backend(Greenhouse(contract, plants=plants), f"127.0.0.1:{port}")
+        await server.wait_for_termination()
+
+    asyncio.run(run())
+
+
+def front(kind: str, port: int, backend_port: int) -> None:
+    """Serves one of KINDS until it is ended."""
+
+    async def run() -> None:
+        app = _app(kind, f"127.0.0.1:{backend_port}")
+        await serve(app, "127.0.0.1", port, until=asyncio.Event().wait, grace_seconds=1)
+
+    uvloop.run(run())
+
+
+def _app(kind: str, backend_address: str) -> ASGIApp:
+    contract = _contract()
+    settings = Settings(backends=f"{PACKAGE}={backend_address}", auth_address=backend_address, rate_limit="1000000/second")
+    channels = open_channels(settings.addresses())
+    if kind == "gateway":
+        return build_app(settings, channels, TokenExchange(open_channel(backend_address)), contract.comments)
+    stub = contract.stubs.GreenhouseServiceStub(channels[PACKAGE])
+    write = _written if kind == "json_format" else _always_the_same()
+
+    async def one(request: Request) -> Response:
+        asked = contract.messages.GetPlantRequest(plant_id=request.path_params["id"])
+        return Response(write((await stub.GetPlant(asked)).plant), media_type="application/json")
+
+    async def many(request: Request) -> Response:
+        return Response(
+            write(await stub.ListPlants(contract.messages.ListPlantsRequest())), media_type="application/json"
+        )
+
+    return Starlette(routes=[Route("/plants/{id}", one), Route("/plants/", many)])
+
+
+def _written(message: Message) -> bytes:
+    return orjson.dumps(json_format.MessageToDict(message, preserving_proto_field_name=True))
+
+
+def _always_the_same() -> Callable[[Message], bytes]:
+    written: dict[str, bytes] = {}
+
+    def write(message: Message) -> bytes:
+        name = message.DESCRIPTOR.name
+        if name not in written:
+            written[name] = _written(message)
+        return written[name]
+
+    return write
+
+
+class Client:
+    """One connection that is kept."""
+
+    def __init__(self, port: int) -> None:
+        self._connection = HTTPConnection("127.0.0.1", port, timeout=10)
+
+    def ask(self, path: str) -> None:
+        self._connection.request("GET", path, headers={"Authorization": f"Bearer {TOKEN}"})
+        answer = self._connection.getresponse()
+        body = answer.read()
+        assert answer.status == 200, body
+
+
+def processor_seconds(process_id: int) -> float:
+    """What a process has used so far, all its threads together."""
+    user, system = Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()[11:13]
+    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+
+
+def measure(process_id: int, client: Client, path: str, requests: int) -> float:
+    """Microseconds of processor time per request."""
+    before = processor_seconds(process_id)
+    for _ in range(requests):
+        client.ask(path)
+    return (processor_seconds(process_id) - before) / requests * 1e6
+
+
+def compare(requests: int, rounds: int) -> None:
+    """Prints a line for each path: the medians of so many rounds, all kinds in each."""
+    with ExitStack() as stack:
+        backend_port = free_port()
+        stack.enter_context(_running(backend, backend_port))
+        ports = {kind: free_port() for kind in KINDS}
+        ids = {kind: stack.enter_context(_running(front, kind, ports[kind], backend_port)) for kind in KINDS}
+        for port in (backend_port, *ports.values()):
+            wait_until(partial(_listens, port))
+        clients = {kind: Client(port) for kind, port in ports.items()}
+        print(f"{'microseconds per request':26}" + "".join(f"{kind:>14}" for kind in KINDS) + f"{'its own':>14}")
+        for title, path in PATHS.items():
+            found: dict[str, list[float]] = {kind: [] for kind in KINDS}
+            for number in range(-1, rounds):
+                for kind in KINDS:
+                    taken = measure(ids[kind], clients[kind], path, requests if number >= 0 else 200)
+                    if number >= 0:
+                        found[kind].append(taken)
+            medians = [statistics.median(found[kind]) for kind in KINDS]
+            print(f"{title:26}" + "".join(f"{one:14.0f}" for one in (*medians, medians[0] - medians[-1])))
+
+
+@contextmanager
+def _running(serving: Callable[..., None], *arguments: object) -> Iterator[int]:
+    process = get_context("spawn").Process(target=serving, args=arguments, daemon=True)
+    process.start()
+    try:
+        assert process.pid is not None
+        yield process.pid
+    finally:
+        process.terminate()
+        process.join()
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", port)) == 0
+
+
+def main() -> None:
+    """Runs what was asked for on the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--requests", type=int, default=2000)
+    parser.add_argument("--rounds", type=int, default=5)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="bench-requests-") as scratch:
+        os.environ[_SCRATCH] = scratch
+        compare(options.requests, options.rounds)
+
+
+if __name__ == "__main__":
+    main()
