@@ -17,9 +17,10 @@ from services.gateway.health import Health
 from services.gateway.metrics import Metrics
 from services.gateway.openapi.document import describe
 from services.gateway.pages import add_pages
+from services.gateway.path_template import parameter_names
 from services.gateway.rate_limit import RateLimit
 from services.gateway.request_form import RequestForm
-from services.gateway.routes import Endpoint, Router, parameter_names
+from services.gateway.routes import Endpoint, Router
 from services.gateway.rpc import byte_stream_endpoint, event_endpoint, unary_endpoint
 from services.gateway.transcode.parser import Parsers
 from services.gateway.transcode.printer import Printers

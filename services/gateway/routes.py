@@ -2,11 +2,10 @@
 
 A tree of path segments, built once from the templates of HTTP rules. Starlette tries its routes one after the
 other, by regular expression and in the order of declaration; here a request costs one dictionary look-up per
-segment however many routes there are, and a literal segment wins over a parameter whatever the order.
+segment however many routes there are, and a literal segment wins over a wildcard whatever the order.
 """
 
-import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from urllib.parse import unquote
 
@@ -15,14 +14,17 @@ from starlette.responses import Response
 
 from services.chassis.config import ConfigurationError
 from services.chassis.errors import InvalidArgument, NotFound
+from services.gateway.path_template import ONE, REST, PathTemplate, Variable, parse_template
 from services.gateway.problems import MethodNotAllowed
 
 Values = Mapping[str, str]
 """The values in a path, by the dotted name of the field that each fills."""
 Endpoint = Callable[[Request, Values], Awaitable[Response]]
 
-_PARAMETER = re.compile(r"\{([a-z][a-z0-9_]*(?:\.[a-z][a-z0-9_]*)*)\}(?::([A-Za-z_][A-Za-z0-9_-]*))?")
-_LITERAL = re.compile(r"[A-Za-z0-9._~:@!$'(),;=+-]*")
+
+_Raw = Sequence[str]
+_ReadValue = Callable[[_Raw, Sequence[str]], str]
+"""From the segments of a path, as they came and decoded, to the value of a variable."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ class Route:
     """One HTTP method at one template."""
 
     template: str
-    parameters: tuple[str, ...]
+    readers: Mapping[str, _ReadValue]
     endpoint: Endpoint
 
 
@@ -39,83 +41,89 @@ class _Node:
     routes: dict[str, Route] = field(default_factory=dict)
     """By HTTP method."""
     literals: dict[str, "_Node"] = field(default_factory=dict)
-    parameters: dict[str, "_Node"] = field(default_factory=dict)
-    """The node after a parameter, by the verb (`:cancel`) that ends its segment, empty for none."""
+    ones: dict[str, "_Node"] = field(default_factory=dict)
+    """The node after one segment of any text, by the verb (`:cancel`) that ends it, empty for none."""
+    rests: dict[str, "_Node"] = field(default_factory=dict)
+    """The node after all segments that are left, by the verb that ends the last of them."""
 
 
 class Router:
-    """Routes by template. In a template a segment is a literal, `{field.path}`, or that with a `:verb` behind."""
+    """Routes by template."""
 
     def __init__(self) -> None:
         self._root = _Node()
 
     def add(self, method: str, template: str, endpoint: Endpoint) -> None:
         """Raises ConfigurationError for a template that cannot be read, or that leads somewhere already."""
+        path = parse_template(template)
         node = self._root
-        for segment in _split(template):
-            parameter = _parameter(template, segment)
-            if parameter is None:
-                node = node.literals.setdefault(segment, _Node())
+        for index, segment in enumerate(path.segments, start=1):
+            verb = path.verb if index == len(path.segments) else ""
+            if segment == ONE:
+                node = node.ones.setdefault(verb, _Node())
+            elif segment == REST:
+                node = node.rests.setdefault(verb, _Node())
             else:
-                node = node.parameters.setdefault(parameter[2] or "", _Node())
+                node = node.literals.setdefault(segment, _Node())
         if method in node.routes:
             raise ConfigurationError(f"{method} {template} is declared twice: {node.routes[method].template} is there")
-        node.routes[method] = Route(template, parameter_names(template), endpoint)
+        readers = {variable.name: _reader(path, variable) for variable in path.variables}
+        node.routes[method] = Route(template, readers, endpoint)
 
     def match(self, method: str, raw_path: bytes) -> tuple[Route, Values]:
         """The route of a percent-encoded path. Raises NotFound, MethodNotAllowed, InvalidArgument for bad encoding."""
         try:
-            segments = [unquote(text, errors="strict") for text in _split(raw_path.decode("ascii"))]
+            raw = raw_path.decode("ascii").removeprefix("/").split("/")
+            segments = [unquote(text, errors="strict") for text in raw]
         except UnicodeError:
             raise InvalidArgument("the path must be percent-encoded UTF-8", reason="PATH_NOT_UTF8") from None
-        found = _find(self._root, segments, 0) or _find_without_slash(self._root, segments)
-        if found is None:
+        node = _find(self._root, segments, 0)
+        if node is None and len(segments) > 1 and not segments[-1]:
+            # Asked for with a trailing slash and there only without: clients of earlier systems write either.
+            raw, segments = raw[:-1], segments[:-1]
+            node = _find(self._root, segments, 0)
+        if node is None:
             raise NotFound("there is nothing at this path; /docs lists what there is", reason="ROUTE_NOT_FOUND")
-        node, values = found
         route = node.routes.get(method)
         if route is None:
             raise MethodNotAllowed(method, sorted(node.routes))
-        return route, dict(zip(route.parameters, values, strict=True))
+        return route, {name: read(raw, segments) for name, read in route.readers.items()}
 
 
-def parameter_names(template: str) -> tuple[str, ...]:
-    """The dotted names of a template's parameters, from left to right."""
-    return tuple(match[1] for segment in _split(template) if (match := _PARAMETER.fullmatch(segment)))
+def _reader(path: PathTemplate, variable: Variable) -> _ReadValue:
+    start, stop = variable.start, None if variable.segments[-1] == REST else variable.stop
+    verb = f":{path.verb}" if path.verb and variable.stop == len(path.segments) else ""
+    if variable.is_one_segment:
+        return lambda raw, segments: segments[start].removesuffix(verb)
+    return lambda raw, segments: "/".join(map(_unquote_all_but_slashes, raw[start:stop])).removesuffix(verb)
 
 
-def _split(path: str) -> list[str]:
-    # A trailing slash makes an empty last segment: a path of its own, which a template may or may not have.
-    return path.removeprefix("/").split("/")
+def _unquote_all_but_slashes(text: str) -> str:
+    # In a value of several segments an escaped slash stays escaped: else nobody could tell it from those between them.
+    return unquote(text.replace("%2F", "%252F").replace("%2f", "%252f"))
 
 
-def _parameter(template: str, segment: str) -> re.Match[str] | None:
-    """The parameter that a segment is, or None for a literal."""
-    parameter = _PARAMETER.fullmatch(segment)
-    if parameter is None and not (template.startswith("/") and _LITERAL.fullmatch(segment)):
-        raise ConfigurationError(f"the path template {template!r} cannot be served: {segment!r} is not understood")
-    return parameter
-
-
-def _find(node: _Node, segments: list[str], index: int) -> tuple[_Node, list[str]] | None:
-    """Where the segments from `index` on lead, with the values of the parameters on the way."""
+def _find(node: _Node, segments: list[str], index: int) -> _Node | None:
+    """Where the segments from `index` on lead."""
     if index == len(segments):
-        return (node, []) if node.routes else None
+        return node if node.routes else _find_rest(node, "")
     literal = node.literals.get(segments[index])
     found = _find(literal, segments, index + 1) if literal else None
-    return found or _find_parameter(node, segments, index)
+    return found or _find_wildcard(node, segments, index)
 
 
-def _find_without_slash(node: _Node, segments: list[str]) -> tuple[_Node, list[str]] | None:
-    """What is asked for with a trailing slash and is there only without: clients of earlier systems write either."""
-    return _find(node, segments[:-1], 0) if len(segments) > 1 and not segments[-1] else None
-
-
-def _find_parameter(node: _Node, segments: list[str], index: int) -> tuple[_Node, list[str]] | None:
+def _find_wildcard(node: _Node, segments: list[str], index: int) -> _Node | None:
     segment = segments[index]
     value, _, verb = segment.rpartition(":")
     for suffix, text in ((verb, value), ("", segment)):
-        after = node.parameters.get(suffix)
+        after = node.ones.get(suffix)
         found = _find(after, segments, index + 1) if after and text else None
         if found:
-            return found[0], [text, *found[1]]
-    return None
+            return found
+    return _find_rest(node, segments[-1])
+
+
+def _find_rest(node: _Node, last: str) -> _Node | None:
+    """Where all segments that are left lead, of which `last` is the last."""
+    _, colon, verb = last.rpartition(":")
+    return (node.rests.get(verb) if colon else None) or node.rests.get("")

@@ -9,8 +9,8 @@ from google.protobuf.message import Message
 from services.chassis.config import ConfigurationError
 from services.chassis.errors import InvalidArgument, Violation
 from services.gateway.descriptors import KEY_FIELD, MASK_FIELD, Binding, Method
+from services.gateway.path_template import parameter_names
 from services.gateway.request_form import checked_key
-from services.gateway.routes import parameter_names
 from services.gateway.transcode.faults import Fault, Faults
 from services.gateway.transcode.parser import Parsers
 

@@ -8,7 +8,7 @@ from services.gateway.descriptors import KEY_FIELD, Binding, Method
 from services.gateway.mcp.arguments import KEY_ARGUMENT
 from services.gateway.openapi.rules import Schema, is_required
 from services.gateway.openapi.schemas import Schemas
-from services.gateway.routes import parameter_names
+from services.gateway.path_template import parameter_names
 
 _KEY = "Makes the call safe to repeat: one key and arguments have one effect and one answer."
 _KEY_TEXT: Schema = {"minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"}

@@ -18,10 +18,11 @@ from services.gateway.descriptors import (
     Method,
 )
 from services.gateway.event_stream import MEDIA_TYPE as EVENTS_MEDIA_TYPE
+from services.gateway.openapi.paths import PathParameter, openapi_path
 from services.gateway.openapi.rules import Schema, is_required, keywords, rules_of
 from services.gateway.openapi.schemas import Schemas
+from services.gateway.path_template import REST, parameter_names
 from services.gateway.request_form import query_fields
-from services.gateway.routes import parameter_names
 from services.gateway.transcode.query import text_fields
 
 _PROBLEM: Schema = {
@@ -85,7 +86,7 @@ def describe(methods: Iterable[Method], comments: Mapping[str, str], version: st
         tags[service.name] = schemas.comment(service.full_name)
         for number, binding in enumerate(method.bindings):
             operation = _operation(method, binding, number, schemas)
-            paths.setdefault(binding.template, {})[binding.verb.lower()] = operation
+            paths.setdefault(openapi_path(binding.template)[0], {})[binding.verb.lower()] = operation
     return {
         "openapi": "3.1.0",
         "info": {"title": "Baton API", "version": version, "description": _INTRODUCTION},
@@ -133,7 +134,7 @@ def _operation(method: Method, binding: Binding, number: int, schemas: Schemas) 
 def _parameters(method: Method, binding: Binding, schemas: Schemas) -> list[Schema]:
     names = parameter_names(binding.template)
     texts = text_fields(method.descriptor.input_type)
-    found = [_parameter(name, "path", texts[name], True, schemas) for name in names]
+    found = [_path_parameter(one, texts, schemas) for one in openapi_path(binding.template)[1]]
     for name, field in query_fields(method, binding, names).items():
         found.append(_parameter(name, "query", field, is_required(field), schemas))
     if method.takes_key:
@@ -156,6 +157,19 @@ def _parameter(name: str, place: str, field: FieldDescriptor, required: bool, sc
     schema = schemas.question(field)
     description = schema.pop("description", "")
     return {"name": name, "in": place, "required": required, "description": description, "schema": schema}
+
+
+def _path_parameter(parameter: PathParameter, texts: Mapping[str, FieldDescriptor], schemas: Schemas) -> Schema:
+    variable = parameter.variable
+    if variable is not None and variable.is_whole:
+        found = _parameter(parameter.name, "path", texts[variable.name], True, schemas)
+    else:
+        # The rules of a field hold for all of its value, of which this is a part.
+        found = {"name": parameter.name, "in": "path", "required": True, "schema": {"type": "string"}}
+        found["description"] = f"In `{variable.name}`, `{'/'.join(variable.segments)}`." if variable else "Anything."
+    if parameter.wildcard == REST:
+        found["description"] = f"{found['description']} It may contain slashes.".lstrip()
+    return found
 
 
 def _body(method: Method, binding: Binding, schemas: Schemas) -> Schema:

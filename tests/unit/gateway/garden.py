@@ -174,6 +174,10 @@ class Greenhouse:
         finally:
             self.watch_ended.set()
 
+    async def FindSpot(self, request: Any, context: Any) -> Any:
+        await self._receive(request, context)
+        return self.contract.messages.FindSpotResponse(house=request.house, spot=request.spot, name=request.name)
+
     async def Enter(self, request: Any, context: Any) -> Any:
         await self._receive(request, context)
         return self.contract.messages.EnterResponse(welcome=request.ticket == "valid")

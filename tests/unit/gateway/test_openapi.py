@@ -50,6 +50,14 @@ def test_every_rule_of_a_contract_is_a_path(document: Any) -> None:
         ("/plants:watch", "get"),
         ("/seeds", "post"),
         ("/gate", "post"),
+        ("/houses/{house}/spots/{spot}", "get"),
+        ("/houses/{name_1}/benches/{name_2}", "get"),
+        ("/houses/{name_1}/benches/{name_2}:measure", "get"),
+        ("/maps/{name}", "get"),
+        ("/maps/{name}:print", "get"),
+        ("/maps/legend:print", "get"),
+        ("/signs/{any_1}/spots/{spot}", "get"),
+        ("/signs/{any_1}", "get"),
     }
     ids = [operation["operationId"] for operations in document["paths"].values() for operation in operations.values()]
     assert len(set(ids)) == len(ids)
@@ -69,6 +77,20 @@ def test_an_operation_says_what_the_contract_says(document: Any) -> None:
         "schema": {"type": "string", "format": "uuid"},
     }
     assert document["tags"] == [{"name": "GreenhouseService", "description": "Plants and how they do."}]
+
+
+def test_every_wildcard_of_a_path_is_a_parameter(document: Any) -> None:
+    text = {"type": "string"}
+
+    def in_path(path: str) -> list[tuple[str, str, Any]]:
+        found = [one for one in document["paths"][path]["get"]["parameters"] if one["in"] == "path"]
+        return [(one["name"], one["description"], one["schema"]) for one in found]
+
+    whole, part = "The house.", "In `name`, `houses/*/benches/*`."
+    assert in_path("/houses/{house}/spots/{spot}") == [("house", whole, text), ("spot", "", text)]
+    assert in_path("/houses/{name_1}/benches/{name_2}") == [("name_1", part, text), ("name_2", part, text)]
+    assert in_path("/maps/{name}") == [("name", "All of an address. It may contain slashes.", text)]
+    assert in_path("/signs/{any_1}") == [("any_1", "Anything. It may contain slashes.", text)]
 
 
 def test_a_body_s_schema_keeps_the_contract_s_rules(document: Any) -> None:

@@ -42,6 +42,26 @@ async def test_path_values_reach_the_request(client: httpx2.AsyncClient, garden:
     assert (request.bed, request.plant_id) == ("north side", "a/b")
 
 
+@pytest.mark.parametrize(
+    ("path", "found"),
+    [
+        ("/houses/h-1/spots/s%2F1", {"house": "h-1", "spot": "s/1"}),
+        ("/houses/h-1/benches/b-1", {"name": "houses/h-1/benches/b-1"}),
+        ("/houses/h-1/benches/b%20%2F1:measure", {"name": "houses/h-1/benches/b %2F1"}),
+        ("/maps/north/corner:3", {"name": "north/corner:3"}),
+        ("/maps/north/corner:print", {"name": "north/corner"}),
+        ("/maps/legend:print", {}),
+        ("/signs/red/spots/s-1", {"spot": "s-1"}),
+        ("/signs/red/green", {}),
+    ],
+)
+async def test_a_path_may_be_of_every_form_that_contracts_have(
+    client: httpx2.AsyncClient, path: str, found: dict[str, str]
+) -> None:
+    answer = await client.get(path)
+    assert (answer.status_code, answer.json()) == (200, {"house": "", "spot": "", "name": ""} | found)
+
+
 async def test_query_values_reach_the_request(client: httpx2.AsyncClient, garden: Garden) -> None:
     answer = await client.get(
         "/plants/?limit=7&state=growing&state=PLANT_STATE_THIRSTY&edible=true&mass=-1.5e3&water=9007199254740993"
