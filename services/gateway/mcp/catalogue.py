@@ -7,7 +7,7 @@ from typing import Any
 
 import mcp_types
 from baton.api.v1 import annotations_pb2
-from google.protobuf.descriptor import MethodDescriptor
+from google.protobuf.descriptor import Descriptor, MethodDescriptor
 from google.protobuf.message import Message
 
 from services.chassis.config import ConfigurationError
@@ -16,7 +16,7 @@ from services.gateway.descriptors import Binding, Method
 from services.gateway.mcp.arguments import KEY_ARGUMENT, ArgumentForm
 from services.gateway.mcp.listing import describe
 from services.gateway.transcode.parser import Parsers
-from services.gateway.transcode.printer import Print, Printers
+from services.gateway.transcode.printer import Print, Printers, is_object
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
 
@@ -81,10 +81,11 @@ def _check(name: str, method: Method, binding: Binding) -> None:
         raise ConfigurationError(f"{method.path} is the tool {name!r}: use 1 to 64 of a to z, 0 to 9 and _")
     if method.descriptor.server_streaming:
         raise ConfigurationError(f"{method.path} is the tool {name!r}, and streams: a tool has one answer")
-    if not binding.response_body:
-        return
-    field = method.descriptor.output_type.fields_by_name[binding.response_body]
-    if field.message_type is None or field.is_repeated:
+    answered: Descriptor | None = method.descriptor.output_type
+    if binding.response_body:
+        field = method.descriptor.output_type.fields_by_name[binding.response_body]
+        answered = None if field.is_repeated else field.message_type
+    if answered is None or not is_object(answered):
         raise ConfigurationError(f"{method.path} is the tool {name!r}: its answer must be an object")
 
 

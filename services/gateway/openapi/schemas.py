@@ -12,6 +12,7 @@ from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescript
 from services.chassis import enums
 from services.gateway.openapi.rules import Schema, allowed_numbers, is_required, keywords, rules_of
 from services.gateway.transcode.printer import map_entry
+from services.gateway.transcode.wrappers import WRAPPED
 
 _INT32: Schema = {"type": "integer", "format": "int32"}
 _INT64: Schema = {"type": "integer", "format": "int64"}
@@ -38,6 +39,8 @@ _WELL_KNOWN: Mapping[str, Schema] = {
     "google.protobuf.Struct": {"type": "object", "additionalProperties": True},
     "google.protobuf.ListValue": {"type": "array", "items": {}},
     "google.protobuf.Value": {},
+    "google.protobuf.FieldMask": {"type": "string", "description": "Names of fields, separated by commas."},
+    **{name: _SCALARS[field.type] for name, field in WRAPPED.items()},
 }
 
 _Type = Descriptor | EnumDescriptor
@@ -112,7 +115,7 @@ class Schemas:
             rules = rules.repeated.items
         if field.message_type is not None:
             if field.message_type.full_name in _WELL_KNOWN:
-                return _WELL_KNOWN[field.message_type.full_name]
+                return _WELL_KNOWN[field.message_type.full_name] | keywords(rules)
             return self._component(field.message_type, "Input", self.asked_object)
         if field.enum_type is not None:
             offered = enums.choices(field.enum_type)

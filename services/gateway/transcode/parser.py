@@ -12,7 +12,9 @@ from google.protobuf.message import Message
 
 from services.gateway.transcode import free_json, scalars, times
 from services.gateway.transcode.faults import Fault, Faults
+from services.gateway.transcode.field_masks import read_field_mask
 from services.gateway.transcode.printer import map_entry, refuse_unsupported
+from services.gateway.transcode.wrappers import WRAPPED, wrapper_reader
 
 Fill = Callable[[Any, Any, int], None]
 """Fills a message from a JSON value around which there are so many containers. Raises Faults."""
@@ -32,6 +34,8 @@ WELL_KNOWN: dict[str, Fill] = {
     "google.protobuf.Struct": free_json.read_struct,
     "google.protobuf.Value": free_json.read_value,
     "google.protobuf.ListValue": free_json.read_list,
+    "google.protobuf.FieldMask": _flat(read_field_mask),
+    **{name: _flat(wrapper_reader(scalars.json_reader(field))) for name, field in WRAPPED.items()},
 }
 
 

@@ -19,6 +19,8 @@ from services.chassis import enums
 from services.chassis.config import ConfigurationError
 from services.chassis.structs import from_list, from_struct, from_value
 from services.gateway.transcode import times
+from services.gateway.transcode.field_masks import print_field_mask
+from services.gateway.transcode.wrappers import WRAPPED, wrapper_printer
 
 _FLOAT = struct.Struct("<f")
 
@@ -31,6 +33,7 @@ WELL_KNOWN: dict[str, Print] = {
     "google.protobuf.Struct": from_struct,
     "google.protobuf.Value": from_value,
     "google.protobuf.ListValue": from_list,
+    "google.protobuf.FieldMask": print_field_mask,
 }
 
 
@@ -95,8 +98,14 @@ def map_entry(field: FieldDescriptor) -> Mapping[str, FieldDescriptor] | None:
 
 def refuse_unsupported(descriptor: Descriptor) -> None:
     """Raises ConfigurationError for a type whose JSON is not that of its fields, and that is not known here."""
-    if descriptor.full_name.startswith("google."):
+    # google.protobuf.Empty has no fields, and is the empty object.
+    if descriptor.full_name.startswith("google.") and descriptor.fields:
         raise ConfigurationError(f"{descriptor.full_name} has no JSON form here: use another type in REST methods")
+
+
+def is_object(descriptor: Descriptor) -> bool:
+    """Whether the JSON of a message is an object whatever is in it."""
+    return descriptor.full_name not in WELL_KNOWN or descriptor.full_name == "google.protobuf.Struct"
 
 
 def _same(value: Any) -> Any:
@@ -131,3 +140,4 @@ _SCALARS: dict[int, Print] = {
     FieldDescriptor.TYPE_BYTES: _print_bytes,
     FieldDescriptor.TYPE_FLOAT: _print_float,
 }
+WELL_KNOWN |= {name: wrapper_printer(_SCALARS.get(field.type)) for name, field in WRAPPED.items()}

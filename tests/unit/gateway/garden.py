@@ -16,6 +16,8 @@ import grpc
 import grpc_tools  # type: ignore[import-untyped]
 from baton.api.v1 import auth_service_pb2, auth_service_pb2_grpc
 from google.api.httpbody_pb2 import HttpBody
+from google.protobuf.empty_pb2 import Empty
+from google.protobuf.wrappers_pb2 import Int64Value
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health
 
@@ -177,6 +179,27 @@ class Greenhouse:
     async def FindSpot(self, request: Any, context: Any) -> Any:
         await self._receive(request, context)
         return self.contract.messages.FindSpotResponse(house=request.house, spot=request.spot, name=request.name)
+
+    async def LabelPlant(self, request: Any, context: Any) -> Any:
+        await self._receive(request, context)
+        return self.contract.messages.LabelPlantResponse(labels=request.labels)
+
+    async def TagPlant(self, request: Any, context: Any) -> Any:
+        await self._receive(request, context)
+        return self.contract.messages.TagPlantResponse(tags=request.tags)
+
+    async def CallPlant(self, request: Any, context: Any) -> Any:
+        await self._receive(request, context)
+        nickname = request.nickname if request.HasField("nickname") else None
+        return self.contract.messages.CallPlantResponse(nickname=nickname)
+
+    async def CountPlants(self, request: Any, context: Any) -> Any:
+        await self._receive(request, context)
+        return Int64Value(value=len(self.plants))
+
+    async def Sweep(self, request: Any, context: Any) -> Any:
+        await self._receive(request, context)
+        return Empty()
 
     async def Enter(self, request: Any, context: Any) -> Any:
         await self._receive(request, context)

@@ -5,6 +5,7 @@ from typing import Any, cast
 from google.protobuf import json_format
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 from google.protobuf.struct_pb2 import ListValue, Struct, Value
@@ -52,6 +53,10 @@ WELL_KNOWN = {
     "google.protobuf.Struct": st.dictionaries(TEXT, JSON, max_size=3).map(lambda value: _nested(Struct, value)),
     "google.protobuf.Value": JSON.map(lambda value: _nested(Value, value)),
     "google.protobuf.ListValue": st.lists(JSON, max_size=3).map(lambda value: _nested(ListValue, value)),
+    # Of one word each, because protobuf writes others in camelCase.
+    "google.protobuf.FieldMask": st.lists(st.from_regex(r"[a-z]+(\.[a-z]+)?", fullmatch=True), max_size=3).map(
+        lambda paths: FieldMask(paths=paths)
+    ),
 }
 
 
@@ -103,6 +108,8 @@ def _adapt_message(descriptor: Descriptor, printed: Any) -> Any:
         case "google.protobuf.Duration":
             digits = printed.removesuffix("s")
             return f"{digits.rstrip('0').rstrip('.') if '.' in digits else digits}s"
+        case "google.protobuf.Int64Value" | "google.protobuf.UInt64Value":
+            return int(printed)
         case name if name.startswith("google."):
             return printed
     return {field.name: _adapt_field(field, printed) for field in descriptor.fields}

@@ -31,7 +31,7 @@ async def test_what_a_contract_marks_is_a_tool(garden: Garden, mode: str) -> Non
     tools = await listed(garden, mode)
     assert list(tools) == [
         "look_at_plant", "list_plants", "plant", "change_plant", "water_plant", "change_bed", "harvest_plant",
-        "order_seeds",
+        "order_seeds", "sweep",
     ]  # fmt: skip
     assert tools["plant"].description == "Plants a plant.\n\nScope: `plants:write`."
     reads = {name for name, tool in tools.items() if tool.annotations and tool.annotations.read_only_hint}
@@ -79,18 +79,20 @@ async def test_arguments_are_the_fields_of_the_request(garden: Garden) -> None:
     assert "update_mask" not in bed
 
 
-def method(name: str = "sow", beside: str = "", streams: bool = False, **output: Any) -> Method:
+def method(name: str = "sow", beside: str = "", streams: bool = False, answers: str = "", **output: Any) -> Method:
     """A method that is the tool `name`, made up at run time; `output` describes the one field of its answer.
 
-    In its service there is another without a route, which is the tool `beside`.
+    Its answer is of a type of its own, or of `answers`. In its service there is another method, without a route,
+    which is the tool `beside`.
     """
     number = method.made = getattr(method, "made", 0) + 1  # type: ignore[attr-defined]
     file = descriptor_pb2.FileDescriptorProto(name=f"field{number}.proto", package=f"field{number}", syntax="proto3")
+    file.dependency.extend(["google/protobuf/timestamp.proto", "google/protobuf/wrappers.proto"])
     asked = file.message_type.add(name="Asked")
     asked.field.add(name=output.pop("asks", "bed"), number=1, type=9, label=1)
     file.message_type.add(name="Answered").field.add(name="plant", number=1, **({"type": 9, "label": 1} | output))
     sow = file.service.add(name="FieldService").method.add(
-        name="Sow", input_type=f".field{number}.Asked", output_type=f".field{number}.Answered"
+        name="Sow", input_type=f".field{number}.Asked", output_type=f".{answers or f'field{number}.Answered'}"
     )
     sow.server_streaming = streams
     sow.options.Extensions[annotations_pb2.mcp_tool].name = name
@@ -114,6 +116,8 @@ def method(name: str = "sow", beside: str = "", streams: bool = False, **output:
         (lambda: [method(streams=True)], "a tool has one answer"),
         (lambda: [method(label=3)], "its answer must be an object"),
         (lambda: [method(type=5)], "its answer must be an object"),
+        (lambda: [method(answers="google.protobuf.Int64Value")], "its answer must be an object"),
+        (lambda: [method(type=11, type_name=".google.protobuf.Timestamp")], "its answer must be an object"),
         (lambda: [method(asks="idempotency_key")], "which tools have for its key"),
         (lambda: [method(beside="plough")], "has no route"),
     ],

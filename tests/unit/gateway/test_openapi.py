@@ -50,6 +50,11 @@ def test_every_rule_of_a_contract_is_a_path(document: Any) -> None:
         ("/plants:watch", "get"),
         ("/seeds", "post"),
         ("/gate", "post"),
+        ("/plants/{plant_id}/labels", "put"),
+        ("/plants/{plant_id}/tags", "put"),
+        ("/plants/{plant_id}/nickname", "put"),
+        ("/plants:count", "get"),
+        ("/floor:sweep", "post"),
         ("/houses/{house}/spots/{spot}", "get"),
         ("/houses/{name_1}/benches/{name_2}", "get"),
         ("/houses/{name_1}/benches/{name_2}:measure", "get"),
@@ -130,6 +135,39 @@ def test_query_parameters_keep_the_contract_s_rules(document: Any) -> None:
     assert parameters["state"]["schema"]["items"]["enum"] == ["growing", "thirsty"]
     assert parameters["window.since"]["schema"] == {"type": "string", "format": "date-time"}
     assert "filter" not in parameters
+
+
+def test_a_wrapper_is_described_as_what_it_wraps(document: Any) -> None:
+    plant = document["components"]["schemas"]["Plant"]["properties"]
+    assert plant["watered"] == {"type": ["boolean", "null"]}
+    assert plant["genome"] == {"type": ["string", "null"], "contentEncoding": "base64"}
+    assert plant["prices"] == {"type": "array", "items": {"type": "integer", "format": "int64"}}
+    asked = document["components"]["schemas"]["PlantInput"]["properties"]
+    assert asked["ratio"] == {"type": "number", "format": "double"}
+    assert body_schema(document, "/plants/{plant_id}/nickname", "put") == {"type": "string", "maxLength": 20}
+    parameters = {one["name"]: one["schema"] for one in document["paths"]["/plants/"]["get"]["parameters"]}
+    assert parameters["remark"] == {"type": "string", "maxLength": 5}
+    assert parameters["price"]["items"] == {"type": "integer", "format": "int64", "minimum": 0}
+    assert parameters["shown"]["type"] == "string"
+    assert not any("Value" in name or name == "FieldMask" for name in document["components"]["schemas"])
+
+
+def test_a_body_that_is_a_list_or_a_map_keeps_its_rules(document: Any) -> None:
+    labels = {"type": "object", "additionalProperties": {"type": "integer", "format": "int64"}}
+    assert body_schema(document, "/plants/{plant_id}/labels", "put") == labels | {"maxProperties": 3}
+    tags = {"type": "array", "items": {"type": "string"}}
+    assert body_schema(document, "/plants/{plant_id}/tags", "put") == tags | {"maxItems": 3}
+    answered = document["paths"]["/plants/{plant_id}/labels"]["put"]["responses"]["200"]["content"]
+    assert answered["application/json"]["schema"] == labels
+
+
+def test_a_message_of_protobuf_s_own_may_be_all_that_is_asked_and_answered(document: Any) -> None:
+    count = document["paths"]["/plants:count"]["get"]
+    schema = count["responses"]["200"]["content"]["application/json"]["schema"]
+    assert (count["parameters"], schema) == ([], {"type": "integer", "format": "int64"})
+    assert body_schema(document, "/floor:sweep", "post") == {
+        "type": "object", "properties": {}, "additionalProperties": False,
+    }  # fmt: skip
 
 
 def test_free_json_may_be_anything(document: Any) -> None:

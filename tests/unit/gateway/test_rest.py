@@ -24,7 +24,10 @@ from services.chassis.errors import (
 from tests.unit.gateway.garden import ACCESS_TOKEN, OWN_JWT, TOKEN, Contract, Garden, start_backend
 
 NO_TIME = "must be an RFC 3339 time with an offset, such as 2026-01-02T03:04:05Z"
-PARAMETERS = ("limit", "cursor", "state", "window.since", "window.lasting", "edible", "mass", "water", "at", "seed")
+PARAMETERS = (
+    *("limit", "cursor", "state", "window.since", "window.lasting", "edible", "mass", "water", "at", "seed", "shown"),
+    *("watered", "remark", "price", "genome", "shelf", "bed"),
+)
 
 
 async def test_a_created_resource_is_answered_whole(client: httpx2.AsyncClient) -> None:
@@ -80,6 +83,58 @@ async def test_a_value_may_have_two_names(client: httpx2.AsyncClient, garden: Ga
     assert (await client.get("/plants/?state=dry&state=thirsty")).status_code == 200
     assert list(garden.greenhouse.requests[0].state) == [2, 2]
     assert (await client.post("/plants", json={"name": "basil", "state": "dry"})).json()["state"] == "thirsty"
+
+
+async def test_a_query_may_have_wrapped_values_and_the_names_of_fields(
+    client: httpx2.AsyncClient, garden: Garden
+) -> None:
+    query = "shown=name,pot.width&watered=false&remark=&price=0&price=-9007199254740993&genome=AQI&bed=b-1"
+    assert (await client.get(f"/plants/?{query}")).status_code == 200
+    request = garden.greenhouse.requests[0]
+    assert list(request.shown.paths) == ["name", "pot.width"]
+    assert [request.HasField(name) for name in ("watered", "remark")] == [True, True]
+    assert (request.watered.value, request.remark.value, request.genome.value) == (False, "", b"\x01\x02")
+    assert [price.value for price in request.price] == [0, -9007199254740993]
+    await client.get("/plants/")
+    assert not garden.greenhouse.requests[1].HasField("watered")
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "answered"),
+    [
+        ("labels", {"b": 2, "a": "1"}, {"a": 1, "b": 2}),
+        ("labels", {}, {}),
+        ("tags", ["b", "a"], ["b", "a"]),
+        ("nickname", "Bas", "Bas"),
+        ("nickname", "", ""),
+        ("nickname", None, None),
+    ],
+)
+async def test_a_body_and_an_answer_may_be_a_field_of_any_kind(
+    client: httpx2.AsyncClient, garden: Garden, path: str, value: object, answered: object
+) -> None:
+    content = json.dumps(value).encode()
+    answer = await client.put(f"/plants/p-1/{path}", content=content, headers={"Content-Type": "application/json"})
+    assert (answer.status_code, answer.json()) == (200, answered)
+    assert garden.greenhouse.requests[0].plant_id == "p-1"
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "field"),
+    [("labels", {"a": "x"}, "labels.a"), ("tags", ["a", 1], "tags[1]"), ("nickname", {"value": "x"}, "nickname")],
+)
+async def test_a_fault_in_a_body_that_is_a_field_is_named(
+    client: httpx2.AsyncClient, path: str, value: object, field: str
+) -> None:
+    answer = await client.put(f"/plants/p-1/{path}", json=value)
+    assert (answer.status_code, [fault["field"] for fault in answer.json()["errors"]]) == (400, [field])
+
+
+async def test_a_request_and_an_answer_may_be_messages_of_protobuf_s_own(client: httpx2.AsyncClient) -> None:
+    assert (await client.get("/plants:count")).json() == 0
+    assert (await client.post("/floor:sweep")).json() == {}
+    refused = await client.post("/floor:sweep", json={"twice": True})
+    assert refused.json()["errors"] == [{"field": "twice", "message": "is not known; nothing can be given here"}]
 
 
 @pytest.mark.parametrize(
@@ -217,6 +272,12 @@ async def test_every_fault_is_named_with_its_place(client: httpx2.AsyncClient, g
         ("window.since=2026-02-30T00:00:00Z", "window.since", NO_TIME),
         ("filter=1", "filter", f"is not known; known are {', '.join(PARAMETERS)}"),
         ("cursor=%ff", "query", "must be percent-encoded UTF-8"),
+        ("shown=name,", "shown", "must be names of fields with commas between them"),
+        ("watered=no", "watered", "must be true or false"),
+        ("price=1&price=", "price[1]", "must be an integer from -9223372036854775808 to 9223372036854775807"),
+        ("labels.a=b", "labels.a", f"is not known; known are {', '.join(PARAMETERS)}"),
+        ("pot.width=1", "pot.width", f"is not known; known are {', '.join(PARAMETERS)}"),
+        ("shelf=a&bed=b", "bed", "only one of shelf, bed may be given"),
     ],
 )  # fmt: skip
 async def test_a_faulty_parameter_is_named(client: httpx2.AsyncClient, query: str, field: str, message: str) -> None:

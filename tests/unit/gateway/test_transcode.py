@@ -5,7 +5,9 @@ from typing import Any
 
 import orjson
 import pytest
+from google.api.httpbody_pb2 import HttpBody
 from google.protobuf import json_format
+from google.protobuf.any_pb2 import Any as Any_
 from google.protobuf.struct_pb2 import Value
 from google.protobuf.timestamp_pb2 import Timestamp
 from hypothesis import HealthCheck, example, given, settings
@@ -65,7 +67,8 @@ def test_what_is_printed_can_be_sent_back(contract: Contract, data: st.DataObjec
 @settings(_FEW, max_examples=60)
 @given(data=st.data())
 def test_nothing_is_read_that_protobuf_refuses_or_reads_otherwise(contract: Contract, data: st.DataObject) -> None:
-    names = list(contract.messages.Plant.DESCRIPTOR.fields_by_name)
+    # Protobuf's field masks are in camelCase, and ours are not.
+    names = sorted(set(contract.messages.Plant.DESCRIPTOR.fields_by_name) - {"shown", "views"})
     value = data.draw(st.dictionaries(st.sampled_from(names) | TEXT, JSON, max_size=4))
     try:
         message = from_json(contract, value)
@@ -93,7 +96,8 @@ def test_unset_is_null_where_it_differs_from_empty(contract: Contract) -> None:
     null = {name for name, value in printed.items() if value is None}
     assert null == {
         *("height", "planted_at", "light", "notes", "reading", "readings", "pot", "shelf", "ground", "parent"),
-        *("nickname", "mood"),
+        *("nickname", "mood", "shown", "nothing", "watered", "remark", "genome", "rank", "row", "price", "code"),
+        *("chill", "ratio", "slow", "still"),
     }
     assert (printed["name"], printed["water"], printed["tags"], printed["labels"]) == ("", 0, [], {})
     assert printed["state"] == "unspecified"
@@ -103,6 +107,44 @@ def test_set_to_its_default_is_not_unset(contract: Contract) -> None:
     printed = to_json(contract.plant(height=0, nickname="", pot={}, shelf=""))
     assert (printed["height"], printed["nickname"], printed["shelf"]) == (0, "", "")
     assert printed["pot"] == {"width": 0, "material": ""}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("watered", False), ("watered", True), ("remark", ""), ("remark", "x"), ("genome", ""), ("genome", "AQI="),
+        ("rank", 0), ("rank", -7), ("row", 2**32 - 1), ("price", -(2**63)), ("code", 2**64 - 1), ("chill", 0.1),
+        ("ratio", 0.0), ("ratio", 1e300), ("prices", [0, 2**53 + 1]), ("chills", {"a": 0.0, "b": -0.1}), ("slow", 0),
+    ],
+)  # fmt: skip
+def test_a_wrapper_is_its_bare_value_and_set_whatever_that_is(contract: Contract, name: str, value: Any) -> None:
+    plant = from_json(contract, {name: value})
+    assert to_json(plant)[name] == value
+    assert plant == json_format.ParseDict({name: value}, contract.plant())
+    assert [field.name for field, _ in plant.ListFields()] == [name]
+
+
+@pytest.mark.parametrize(
+    ("text", "paths"),
+    [("", []), ("name", ["name"]), ("planted_at,pot.width,a1", ["planted_at", "pot.width", "a1"])],
+)
+def test_a_field_mask_is_a_string_of_names(contract: Contract, text: str, paths: list[str]) -> None:
+    plant = from_json(contract, {"shown": text})
+    assert plant.HasField("shown")
+    assert (list(plant.shown.paths), to_json(plant)["shown"]) == (paths, text)
+
+
+@pytest.mark.parametrize(
+    "value", [",", "a,", ",a", "a,,b", "a, b", "A", "plantedAt", "a.", ".a", "1a", "a\n", ["a"], {}, 1]
+)
+def test_a_field_mask_of_something_else_is_refused(contract: Contract, value: Any) -> None:
+    assert faults(contract, {"shown": value}) == [("shown", "must be names of fields with commas between them")]
+
+
+def test_a_message_without_fields_is_an_empty_object(contract: Contract) -> None:
+    plant = from_json(contract, {"nothing": {}})
+    assert plant.HasField("nothing")
+    assert to_json(plant)["nothing"] == {}
 
 
 def test_an_enum_value_from_a_newer_contract_is_printed_as_its_number(contract: Contract) -> None:
@@ -193,6 +235,17 @@ def test_a_time_is_printed_with_microseconds(contract: Contract, seconds: int, n
         ({"notes": {"a": [{"b": 2**53 + 1}]}},
          [("notes.a[0].b", "is an integer too large to keep exactly here: send it as a string")]),
         ({"shelf": "top", "ground": {}}, [("ground", "only one of shelf, ground may be given")]),
+        ({"slow": 0, "still": {}}, [("still", "only one of slow, still may be given")]),
+        ({"nothing": {"a": 1}}, [("nothing.a", "is not known; nothing can be given here")]),
+        ({"nothing": 0}, [("nothing", "must be an object")]),
+        ({"remark": {"value": "x"}}, [("remark", "must be a string")]),
+        ({"watered": "true"}, [("watered", "must be true or false")]),
+        ({"genome": "!"}, [("genome", "must be base64")]),
+        ({"rank": 2**31}, [("rank", "must be an integer from -2147483648 to 2147483647")]),
+        ({"chill": 1e39}, [("chill", "is too large for a 32-bit float")]),
+        ({"prices": [1, None, "x"]},
+         [("prices[1]", "must be an integer from -9223372036854775808"), ("prices[2]", "")]),
+        ({"chills": {"a": None}}, [("chills.a", "must be a number")]),
         ({"x" * 101: 1}, [("x" * 100 + "...", "")]),
     ],
 )  # fmt: skip
@@ -224,8 +277,8 @@ def test_a_message_within_itself_is_read_only_so_deep(contract: Contract) -> Non
     assert faults(contract, value) == [(".".join(["parent"] * 30), "is nested deeper than 30 levels")]
 
 
-def test_a_type_without_a_json_form_is_refused_when_compiled() -> None:
-    from google.api.httpbody_pb2 import HttpBody
-
-    with pytest.raises(ConfigurationError, match=r"google\.api\.HttpBody"):
-        Printers().of(HttpBody.DESCRIPTOR)
+@pytest.mark.parametrize("kind", [HttpBody, Any_])
+def test_a_type_without_a_json_form_is_refused_when_compiled(kind: Any) -> None:
+    for compilers in (Printers(), Parsers()):
+        with pytest.raises(ConfigurationError, match=kind.DESCRIPTOR.full_name):
+            compilers.of(kind.DESCRIPTOR)
