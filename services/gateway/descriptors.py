@@ -9,7 +9,7 @@ from types import ModuleType
 from baton.api.v1 import annotations_pb2
 from google.api import annotations_pb2 as http_annotations_pb2
 from google.api import http_pb2
-from google.protobuf.descriptor import MethodDescriptor
+from google.protobuf.descriptor import FieldDescriptor, MethodDescriptor
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
@@ -78,15 +78,23 @@ class Method:
 
     def takes_mask(self, binding: Binding) -> bool:
         """Whether it is told which fields are given, so that one given as null can be told from one not given."""
-        mask = self.descriptor.input_type.fields_by_name.get(MASK_FIELD)
+        fields = self.descriptor.input_type.fields_by_name
+        mask, body = fields.get(MASK_FIELD), fields.get(binding.body)
         is_mask = mask is not None and mask.message_type is not None and mask.message_type.full_name == FIELD_MASK
-        return is_mask and binding.verb in _CHANGING and bool(binding.body)
+        gives_fields = binding.body == "*" or (body is not None and _has_names(body))
+        return is_mask and binding.verb in _CHANGING and gives_fields
 
     def new_request(self) -> Message:
         return GetMessageClass(self.descriptor.input_type)()
 
     def parse_response(self, data: bytes) -> Message:
         return GetMessageClass(self.descriptor.output_type).FromString(data)
+
+
+def _has_names(field: FieldDescriptor) -> bool:
+    """Whether a field is given as an object with the names of a contract's fields."""
+    message = field.message_type
+    return message is not None and not field.is_repeated and not message.full_name.startswith("google.")
 
 
 def load_methods(packages: Iterable[str]) -> list[Method]:

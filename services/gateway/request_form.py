@@ -95,10 +95,11 @@ def _fill_from_text(put: PutTexts, place: str, message: Message, text: str) -> N
 
 def query_fields(method: Method, binding: Binding, parameters: Collection[str]) -> dict[str, FieldDescriptor]:
     """The fields that a query may give, by dotted path: those that nothing else gives."""
+    elsewhere = {KEY_FIELD, *parameters, *((MASK_FIELD,) if method.takes_mask(binding) else ())}
     return {
         name: field
         for name, field in text_fields(method.descriptor.input_type).items()
-        if name not in (KEY_FIELD, *parameters) and binding.body not in ("*", name.partition(".")[0])
+        if name not in elsewhere and binding.body not in ("*", name.partition(".")[0])
     }
 
 

@@ -30,7 +30,10 @@ def describe(
 
 def _input_schema(method: Method, binding: Binding, elsewhere: Collection[str], schemas: Schemas) -> Schema:
     descriptor = method.descriptor.input_type
-    schema = schemas.asked_object(descriptor, elsewhere, nullable=method.takes_mask(binding))
+    clears = method.takes_mask(binding)
+    schema = schemas.asked_object(descriptor, elsewhere, nullable=clears and binding.body == "*")
+    if clears and binding.body != "*":
+        schema["properties"][binding.body] = schemas.changed(descriptor.fields_by_name[binding.body])
     # What REST has in a path cannot be left out, whatever the rules say.
     in_path = [name for name in parameter_names(binding.template) if name in descriptor.fields_by_name]
     schema["properties"] |= {name: schemas.question(descriptor.fields_by_name[name]) for name in in_path}

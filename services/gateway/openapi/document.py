@@ -179,8 +179,11 @@ def _body(method: Method, binding: Binding, schemas: Schemas) -> Schema:
         without = {KEY_FIELD, *parameter_names(binding.template), *((MASK_FIELD,) if clears else ())}
         schema = schemas.asked_object(descriptor, without, nullable=clears)
     else:
-        schema = schemas.question(descriptor.fields_by_name[binding.body])
-    return {"required": bool(schema.get("required")), "content": {"application/json": {"schema": schema}}}
+        field = descriptor.fields_by_name[binding.body]
+        schema = schemas.changed(field) if clears else schemas.question(field)
+    # No body is like an empty object, which other types do not take.
+    required = bool(schema.get("required")) or schema.get("type", "object") != "object"
+    return {"required": required, "content": {"application/json": {"schema": schema}}}
 
 
 def _success(method: Method, binding: Binding, schemas: Schemas) -> Schema:

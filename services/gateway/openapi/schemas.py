@@ -90,6 +90,11 @@ class Schemas:
             schema["required"] = required
         return self._described(descriptor.full_name, schema)
 
+    def changed(self, field: FieldDescriptor) -> Schema:
+        """A field of a request that changes what is given of its message, where null clears."""
+        assert field.message_type is not None, "else nothing of it could be named"
+        return self.asked_object(field.message_type, nullable=True)
+
     def comment(self, full_name: str) -> str:
         return self._comments.get(full_name, "")
 

@@ -131,7 +131,8 @@ class Greenhouse:
 
     async def UpdatePlant(self, request: Any, context: Any) -> Any:
         await self._receive(request, context)
-        return self.contract.messages.UpdatePlantResponse(plant=request.plant, dry_run=request.dry_run)
+        changed = request.update_mask.paths
+        return self.contract.messages.UpdatePlantResponse(plant=request.plant, dry_run=request.dry_run, changed=changed)
 
     async def WaterPlant(self, request: Any, context: Any) -> Any:
         await self._receive(request, context)

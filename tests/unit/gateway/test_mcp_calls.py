@@ -79,6 +79,16 @@ async def test_a_change_tells_which_fields_it_gives_null_included(garden: Garden
     assert (request.id, request.HasField("label"), request.pot.width) == ("b-1", False, 3)
 
 
+async def test_a_change_of_one_field_tells_which_of_its_fields_it_gives(garden: Garden) -> None:
+    result = await call(garden, "change_plant", plant={"id": "p-1", "remark": None, "water": 0}, dry_run=True)
+    assert result.structured_content
+    assert result.structured_content["changed"] == ["remark", "water"]
+
+
+async def test_an_answer_may_be_nothing(garden: Garden) -> None:
+    assert (await call(garden, "sweep")).structured_content == {}
+
+
 @pytest.mark.parametrize("mode", MODES)
 async def test_a_key_makes_a_call_safe_to_repeat(garden: Garden, mode: str) -> None:
     first, again = [await call(garden, "plant", mode, **BASIL, idempotency_key="k-1") for _ in range(2)]

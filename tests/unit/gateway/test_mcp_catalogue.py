@@ -77,6 +77,12 @@ async def test_arguments_are_the_fields_of_the_request(garden: Garden) -> None:
     bed = tools["change_bed"].input_schema["properties"]
     assert (bed["label"]["type"], bed["id"]["type"]) == (["string", "null"], "string")
     assert "update_mask" not in bed
+    plant = tools["change_plant"].input_schema["properties"]
+    assert (plant["plant"]["properties"]["nickname"]["type"], plant["dry_run"]["type"]) == (
+        ["string", "null"],
+        "boolean",
+    )
+    assert "update_mask" not in plant
 
 
 def method(name: str = "sow", beside: str = "", streams: bool = False, answers: str = "", **output: Any) -> Method:

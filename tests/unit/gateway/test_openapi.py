@@ -121,6 +121,14 @@ def test_what_a_change_gives_may_be_null_and_names_no_mask(document: Any, verb: 
     assert {"type": "null"} in properties["pot"]["anyOf"]
 
 
+def test_what_a_change_of_one_field_gives_may_be_null(document: Any) -> None:
+    properties = body_schema(document, "/plants/{plant.id}", "patch")["properties"]
+    assert properties["nickname"] == {"type": ["string", "null"]}
+    assert properties["remark"] == {"type": ["string", "null"]}
+    named = [one["name"] for one in document["paths"]["/plants/{plant.id}"]["patch"]["parameters"] if "name" in one]
+    assert named == ["plant.id", "dry_run"]
+
+
 def test_a_post_without_a_body_is_asked_by_parameters(document: Any) -> None:
     operation = document["paths"]["/plants/{plant_id}/harvest"]["post"]
     assert "requestBody" not in operation
@@ -155,6 +163,10 @@ def test_a_wrapper_is_described_as_what_it_wraps(document: Any) -> None:
 def test_a_body_that_is_a_list_or_a_map_keeps_its_rules(document: Any) -> None:
     labels = {"type": "object", "additionalProperties": {"type": "integer", "format": "int64"}}
     assert body_schema(document, "/plants/{plant_id}/labels", "put") == labels | {"maxProperties": 3}
+    bodies = {
+        name: document["paths"][f"/plants/{{plant_id}}/{name}"]["put"]["requestBody"] for name in ("labels", "tags")
+    }
+    assert {name: body["required"] for name, body in bodies.items()} == {"labels": False, "tags": True}
     tags = {"type": "array", "items": {"type": "string"}}
     assert body_schema(document, "/plants/{plant_id}/tags", "put") == tags | {"maxItems": 3}
     answered = document["paths"]["/plants/{plant_id}/labels"]["put"]["responses"]["200"]["content"]

@@ -179,6 +179,19 @@ async def test_a_change_tells_which_fields_it_gives_null_included(
     assert (request.id, request.HasField("label"), request.state, request.pot.width) == ("b-1", False, 1, 3)
 
 
+async def test_a_change_of_one_field_tells_which_of_its_fields_it_gives(
+    client: httpx2.AsyncClient, garden: Garden
+) -> None:
+    body = {"name": None, "water": 0, "remark": None, "watered": False, "pot": {"width": 3}, "tags": []}
+    answer = await client.patch("/plants/p-1?dry_run=true", json=body | {"id": "another"})
+    assert answer.json()["changed"] == ["name", "pot", "remark", "tags", "water", "watered"]
+    request = garden.greenhouse.requests[0]
+    assert (request.plant.id, request.dry_run, request.plant.HasField("remark")) == ("p-1", True, False)
+    assert request.plant.HasField("watered")
+    refused = await client.patch("/plants/p-1?update_mask=name", json={})
+    assert refused.json()["errors"] == [{"field": "update_mask", "message": "is given by the names in the body"}]
+
+
 @pytest.mark.parametrize("body", [b"", b"{}", b" { } ", b"null"])
 async def test_a_patch_that_gives_nothing_says_so(client: httpx2.AsyncClient, body: bytes) -> None:
     answer = await client.patch("/beds/b-1", content=body, headers={"Content-Type": "application/json"})
