@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -68,22 +69,24 @@ def receiver() -> Iterator[Receiver]:
 
 
 @pytest.fixture
-def start_traced(
-    engine: str, start_baton: StartBaton, receiver: Receiver, request: pytest.FixtureRequest
-) -> Iterator[StartBaton]:
+def own_database(engine: str, request: pytest.FixtureRequest) -> Iterator[dict[str, str]]:
+    """The settings of a Baton on an empty database of `engine`, for a test that starts its own."""
+    if engine == "sqlite":
+        yield {}
+        return
+    with databases.postgres_database(request.getfixturevalue("postgres")) as url:
+        yield {"DATABASE_URL": url}
+
+
+# Its database is made before what stops the Baton on it, and so is dropped after that.
+@pytest.fixture
+def start_here(own_database: dict[str, str], start_baton: StartBaton) -> StartBaton:
+    """Starts a Baton of the test's own on `engine`."""
+    return partial(start_baton, **own_database)
+
+
+@pytest.fixture
+def start_traced(start_here: StartBaton, receiver: Receiver) -> StartBaton:
     """Starts a Baton of the test's own on `engine`, whose traces go to `receiver`."""
     settings = {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://{receiver.address}", "OTEL_BSP_SCHEDULE_DELAY": "100"}
-    started = []
-    with ExitStack() as stack:
-        if engine == "postgres":
-            server = request.getfixturevalue("postgres")
-            settings["DATABASE_URL"] = stack.enter_context(databases.postgres_database(server))
-
-        def start(**environment: str) -> Baton:
-            started.append(start_baton(**settings, **environment))
-            return started[-1]
-
-        yield start
-        # Before its database is dropped.
-        for one in started:
-            one.stop()
+    return partial(start_here, **settings)
