@@ -17,7 +17,7 @@ from starlette.types import Message, Receive, Scope, Send
 from services import metric_names
 from services.chassis import telemetry
 from services.chassis.errors import Internal, ServiceError
-from services.gateway import health
+from services.gateway import health, server
 from services.gateway.browsers import Browsers
 from services.gateway.capacity import Capacity
 from services.gateway.problems import HeadersTooLarge, problem_response
@@ -35,8 +35,6 @@ _KNOWN_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OP
 _CLIENT_LEFT = 499
 # Of the request's path, its query and all of its headers.
 MAX_HEADER_BYTES = 32 * 1024
-# Who takes nothing of its answer for so long is not there any more, or means to keep us busy.
-STALL_SECONDS = 60.0
 _log = logging.getLogger(__name__)
 
 
@@ -131,7 +129,7 @@ class _Answer:
             # Not a byte is on its way before there is a part of the body.
             await self._send({**message, "headers": headers})
         else:
-            async with asyncio.timeout(STALL_SECONDS):
+            async with asyncio.timeout(server.STALL_SECONDS):
                 await self._send(message)
             self.is_complete = not message.get("more_body", False)
 

@@ -2,19 +2,21 @@
 
 import asyncio
 import logging
-import os
-import socket
 from collections.abc import Callable, Coroutine
 from typing import Any
 
 from granian.constants import HTTPModes, Interfaces
 from granian.http import HTTP1Settings
-from granian.server.embed import Server
 from starlette.types import ASGIApp, Receive, Scope, Send
+
+from services.gateway.listening import SocketServer, listen
 
 # After the last request: what is left then are connections on which nobody asked for anything.
 _LAST_BYTES_SECONDS = 0.5
+# For a whole head, from the first moment or since the answer before on.
 _HEADER_TIMEOUT_MS = 10_000
+# Who takes nothing of its answer for so long is not there any more, or means to keep us busy.
+STALL_SECONDS = 60.0
 # What is kept of one connection at most: of headers twice what the edge takes, so that it can say what is wrong.
 _BUFFER_BYTES = 64 * 1024
 _BACKLOG = 1024
@@ -76,14 +78,12 @@ async def serve(
     Those that take longer than `grace_seconds` are broken off. With `shares_port` the system shares new connections
     out to all who listen there. Raises OSError when it cannot listen.
     """
-    if not shares_port:
-        _refuse_taken_port(host, port)
+    listening = listen(host, port, backlog=_BACKLOG, stall_seconds=STALL_SECONDS, shares_port=shares_port)
     busy = InFlight(app)
     # Embedded: one process, on our loop, with our signals and no output of its own.
-    server = Server(
+    server = SocketServer(
         busy,
-        address=host,
-        port=port,
+        listening,
         interface=Interfaces.ASGINL,
         http=HTTPModes.http1,
         http1_settings=HTTP1Settings(header_read_timeout=_HEADER_TIMEOUT_MS, max_buffer_size=_BUFFER_BYTES),
@@ -107,11 +107,3 @@ async def serve(
     serving.cancel()
     await asyncio.gather(serving, return_exceptions=True)
     _log.info("stopped")
-
-
-def _refuse_taken_port(host: str, port: int) -> None:
-    """Raises OSError. Granian shares a port with whoever else shares it, and panics over one that is not shared."""
-    try:
-        socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET).close()
-    except OSError as error:
-        raise OSError(error.errno, f"cannot listen on {host}:{port}: {os.strerror(error.errno or 0)}") from None

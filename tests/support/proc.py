@@ -3,6 +3,8 @@
 import os
 from pathlib import Path
 
+_ESTABLISHED = "01"
+
 
 def gone(process_id: int) -> bool:
     """Whether a process has ended."""
@@ -17,6 +19,12 @@ def children(process_id: int) -> list[int]:
 def parent(process_id: int) -> int:
     """The process that has started a process, as long as both live."""
     return int(_status(process_id)[1])
+
+
+def connections(port: int) -> int:
+    """How many connections to a port of this machine are open at its end."""
+    lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return sum(state == _ESTABLISHED and int(local.partition(":")[2], 16) == port for _, local, _, state, *_ in lines)
 
 
 def written(process_id: int) -> int:

@@ -8,6 +8,7 @@ import httpx2
 import pytest
 
 from services.gateway import body, edge, server
+from tests.support.proc import connections
 from tests.support.waiting import await_until
 from tests.unit.gateway.garden import OWN_JWT, TOKEN, Contract, Garden, open_garden
 from tests.unit.gateway.serving import served
@@ -107,12 +108,39 @@ async def test_who_never_ends_its_body_is_cut_off(garden: Garden, monkeypatch: p
         assert problem(answer)["reason"] == "BODY_TOO_SLOW"
 
 
-async def test_who_takes_nothing_of_its_answer_is_cut_off(garden: Garden, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(edge, "STALL_SECONDS", 0.5)
+@pytest.mark.parametrize(
+    ("path", "ended"),
+    [
+        ("/plants.csv?endless=true", "export_ended"),
+        ("/plants:watch?events=100000&size=10000", "watch_ended"),
+        ("/plants/", ""),
+    ],
+)
+async def test_who_takes_nothing_of_its_answer_is_cut_off(
+    garden: Garden, monkeypatch: pytest.MonkeyPatch, path: str, ended: str
+) -> None:
+    monkeypatch.setattr(server, "STALL_SECONDS", 0.5)
+    for number in range(200):
+        garden.greenhouse.plants[str(number)] = garden.greenhouse.contract.plant(name="basil" * 20_000)
     async with served(garden) as gateway:
-        _, writer = await gateway.ask("/plants.csv?endless=true")
-        # And the work behind ends with it.
-        await asyncio.wait_for(garden.greenhouse.export_ended.wait(), 10)
+        reader, writer = await gateway.ask(path)
+        await reader.readuntil(b"\r\n\r\n")
+        # What was on its way to it, too, is nowhere any more, nor is what was done for it.
+        await await_until(lambda: connections(gateway.port) == 0)
+        if ended:
+            await asyncio.wait_for(getattr(garden.greenhouse, ended).wait(), 10)
+        writer.close()
+
+
+async def test_a_connection_on_which_nothing_is_asked_any_more_ends(
+    garden: Garden, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "_HEADER_TIMEOUT_MS", 300)
+    async with served(garden) as gateway:
+        reader, writer = await gateway.ask("/plants/")
+        assert b"200 OK" in await reader.readuntil(b"\r\n\r\n")
+        await asyncio.wait_for(reader.read(), 5)
+        assert reader.at_eof()
         writer.close()
 
 
