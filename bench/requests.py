@@ -30,6 +30,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
+from services.chassis import telemetry
 from services.chassis.auth import TokenExchange
 from services.chassis.channel import open_channel
 from services.gateway.app import build_app
@@ -89,6 +90,7 @@ def front(kind: str, port: int, backend_port: int) -> None:
     """Serves one of KINDS until it is ended."""
 
     async def run() -> None:
+        telemetry.configure(kind, exposes=True)
         app = _app(kind, f"127.0.0.1:{backend_port}")
         await serve(app, "127.0.0.1", port, until=asyncio.Event().wait, grace_seconds=1)
 
@@ -97,7 +99,9 @@ def front(kind: str, port: int, backend_port: int) -> None:
 
 def _app(kind: str, backend_address: str) -> ASGIApp:
     contract = _contract()
-    settings = Settings(backends=f"{PACKAGE}={backend_address}", auth_address=backend_address, rate_limit="1000000/second")
+    settings = Settings(
+        backends=f"{PACKAGE}={backend_address}", auth_address=backend_address, rate_limit="1000000/second"
+    )
     channels = open_channels(settings.addresses())
     if kind == "gateway":
         return build_app(settings, channels, TokenExchange(open_channel(backend_address)), contract.comments)
@@ -151,9 +155,9 @@ def processor_seconds(process_id: int) -> float:
     return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
 
 
-def measure(process_id: int, client: Client, path: str, requests: int) -> float:
+def measure(process_id: int, port: int, path: str, requests: int) -> float:
     """Microseconds of processor time per request."""
-    before = processor_seconds(process_id)
+    client, before = Client(port), processor_seconds(process_id)
     for _ in range(requests):
         client.ask(path)
     return (processor_seconds(process_id) - before) / requests * 1e6
@@ -168,13 +172,12 @@ def compare(requests: int, rounds: int) -> None:
         ids = {kind: stack.enter_context(_running(front, kind, ports[kind], backend_port)) for kind in KINDS}
         for port in (backend_port, *ports.values()):
             wait_until(partial(_listens, port))
-        clients = {kind: Client(port) for kind, port in ports.items()}
         print(f"{'microseconds per request':26}" + "".join(f"{kind:>14}" for kind in KINDS) + f"{'its own':>14}")
         for title, path in PATHS.items():
             found: dict[str, list[float]] = {kind: [] for kind in KINDS}
             for number in range(-1, rounds):
                 for kind in KINDS:
-                    taken = measure(ids[kind], clients[kind], path, requests if number >= 0 else 200)
+                    taken = measure(ids[kind], ports[kind], path, requests if number >= 0 else 200)
                     if number >= 0:
                         found[kind].append(taken)
             medians = [statistics.median(found[kind]) for kind in KINDS]
