@@ -14,6 +14,7 @@ from services.gateway.config import Settings
 from services.gateway.descriptors import KEY_HEADER, Binding, Method, load_methods
 from services.gateway.edge import Edge
 from services.gateway.health import Health
+from services.gateway.location import locator
 from services.gateway.metrics import Metrics
 from services.gateway.openapi.document import describe
 from services.gateway.pages import add_pages
@@ -50,7 +51,8 @@ def build_app(
             if method.streams_events:
                 return event_endpoint(method, form, stream, exchange, printers)
             return byte_stream_endpoint(method, form, stream, exchange)
-        return unary_endpoint(method, binding, form, unary_call(method), exchange, printers)
+        locate = locator(method, methods)
+        return unary_endpoint(method, binding, form, unary_call(method), exchange, printers, locate)
 
     for method in methods:
         for binding in method.bindings:

@@ -18,13 +18,21 @@ from services.gateway.clients import while_connected
 from services.gateway.credentials import access_token, set_proven
 from services.gateway.descriptors import VERSION_FIELD, Binding, Method
 from services.gateway.event_stream import EventStream, event_writer
+from services.gateway.location import HEADER as LOCATION_HEADER
+from services.gateway.location import Locate
 from services.gateway.request_form import RequestForm
 from services.gateway.routes import Endpoint, Values
 from services.gateway.transcode.printer import Print, Printers
 
 
 def unary_endpoint(
-    method: Method, binding: Binding, form: RequestForm, call: UnaryCall, exchange: TokenExchange, printers: Printers
+    method: Method,
+    binding: Binding,
+    form: RequestForm,
+    call: UnaryCall,
+    exchange: TokenExchange,
+    printers: Printers,
+    locate: Locate | None,
 ) -> Endpoint:
     """One RPC that answers JSON."""
     to_json = _response_printer(method, binding, printers)
@@ -40,6 +48,8 @@ def unary_endpoint(
         headers = {"Idempotent-Replayed": "true"} if is_replay else {}
         if method.policy.versioned:
             headers["ETag"] = _etag(response, binding)
+        if locate is not None:
+            headers[LOCATION_HEADER] = locate(response)
         return Response(orjson.dumps(to_json(response)), status, headers, "application/json")
 
     return serve

@@ -18,6 +18,7 @@ from services.gateway.descriptors import (
     Method,
 )
 from services.gateway.event_stream import MEDIA_TYPE as EVENTS_MEDIA_TYPE
+from services.gateway.location import HEADER as LOCATION_HEADER
 from services.gateway.openapi.paths import PathParameter, openapi_path
 from services.gateway.openapi.rules import Schema, is_required, keywords, rules_of
 from services.gateway.openapi.schemas import Schemas
@@ -72,6 +73,10 @@ _VERSION_PARAMETER: Schema = {
     "in": "header",
     "description": "Only change the version that has this `ETag`: otherwise nothing changes, and the answer is 409.",
     "schema": {"type": "string", "examples": ['"3"']},
+}
+_LOCATION: Schema = {
+    "description": "Where what was made can be read.",
+    "schema": {"type": "string", "format": "uri-reference"},
 }
 _ETAG: Schema = {"description": "The version that is answered.", "schema": {"type": "string"}}
 
@@ -204,7 +209,10 @@ def _success(method: Method, binding: Binding, schemas: Schemas) -> Schema:
 
 
 def _headers(method: Method) -> Schema:
-    return {"headers": {"ETag": _ETAG}} if method.policy.versioned else {}
+    headers = {"ETag": _ETAG} if method.policy.versioned else {}
+    if method.policy.location:
+        headers[LOCATION_HEADER] = _LOCATION
+    return {"headers": headers} if headers else {}
 
 
 _EVENTS = (
