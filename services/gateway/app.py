@@ -22,7 +22,7 @@ from services.gateway.path_template import parameter_names
 from services.gateway.rate_limit import RateLimit
 from services.gateway.request_form import RequestForm
 from services.gateway.routes import Endpoint, Router
-from services.gateway.rpc import byte_stream_endpoint, event_endpoint, unary_endpoint
+from services.gateway.rpc import byte_stream_endpoint, message_stream_endpoint, unary_endpoint
 from services.gateway.transcode.parser import Parsers
 from services.gateway.transcode.printer import Printers
 
@@ -49,7 +49,7 @@ def build_app(
         if method.descriptor.server_streaming:
             stream = StreamCall(method, channels[method.package], settings.stream_timeout_seconds)
             if method.streams_events:
-                return event_endpoint(method, form, stream, exchange, printers)
+                return message_stream_endpoint(method, form, stream, exchange, printers)
             return byte_stream_endpoint(method, form, stream, exchange)
         locate = locator(method, methods)
         return unary_endpoint(method, binding, form, unary_call(method), exchange, printers, locate)

@@ -18,6 +18,7 @@ from services.gateway.clients import while_connected
 from services.gateway.credentials import access_token, set_proven
 from services.gateway.descriptors import VERSION_FIELD, Binding, Method
 from services.gateway.event_stream import EventStream, event_writer
+from services.gateway.line_stream import LineStream, wants_lines
 from services.gateway.location import HEADER as LOCATION_HEADER
 from services.gateway.location import Locate
 from services.gateway.request_form import RequestForm
@@ -71,11 +72,12 @@ def byte_stream_endpoint(method: Method, form: RequestForm, call: StreamCall, ex
     return serve
 
 
-def event_endpoint(
+def message_stream_endpoint(
     method: Method, form: RequestForm, call: StreamCall, exchange: TokenExchange, printers: Printers
 ) -> Endpoint:
-    """One RPC whose messages are events."""
-    to_event = event_writer(printers.of(method.descriptor.output_type), method.policy.event_stream.id_field)
+    """One RPC whose messages are events, or lines for a client that accepts these."""
+    to_json = printers.of(method.descriptor.output_type)
+    to_event = event_writer(to_json, method.policy.event_stream.id_field)
 
     async def serve(request: Request, values: Values) -> Response:
         metadata = await _metadata(method, request, exchange)
@@ -86,6 +88,8 @@ def event_endpoint(
         if first is None:
             raise Internal(f"{method.path} has ended without a first message")
         _note_taken(method, request)
+        if wants_lines(request):
+            return LineStream(request, first, messages, to_json)
         return EventStream(request, first, messages, to_event)
 
     return serve

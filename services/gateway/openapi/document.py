@@ -18,6 +18,7 @@ from services.gateway.descriptors import (
     Method,
 )
 from services.gateway.event_stream import MEDIA_TYPE as EVENTS_MEDIA_TYPE
+from services.gateway.line_stream import MEDIA_TYPE as LINES_MEDIA_TYPE
 from services.gateway.location import HEADER as LOCATION_HEADER
 from services.gateway.openapi.paths import PathParameter, openapi_path
 from services.gateway.openapi.rules import Schema, is_required, keywords, rules_of
@@ -101,7 +102,7 @@ def describe(methods: Iterable[Method], comments: Mapping[str, str], version: st
         "paths": dict(sorted(paths.items())),
         "components": {
             "schemas": {**dict(sorted(schemas.components.items())), "Problem": _PROBLEM},
-            "responses": {"Problem": _content("The request failed.", "application/problem+json", _ref("Problem"))},
+            "responses": {"Problem": _content("The request failed.", _ref("Problem"), "application/problem+json")},
             "parameters": {"IdempotencyKey": _KEY_PARAMETER, "IfMatch": _VERSION_PARAMETER},
             "securitySchemes": {"bearerAuth": {"type": "http", "scheme": "bearer"}},
         },
@@ -195,17 +196,22 @@ def _success(method: Method, binding: Binding, schemas: Schemas) -> Schema:
     phrase = HTTPStatus(method.policy.success_status or 200).phrase
     output = method.descriptor.output_type
     if method.streams_events:
-        return _content(_EVENTS, EVENTS_MEDIA_TYPE, schemas.answered_message(output))
+        return _content(_MESSAGES, schemas.answered_message(output), EVENTS_MEDIA_TYPE, LINES_MEDIA_TYPE)
     if method.streams_bytes:
-        media_type = mimetypes.guess_type(method.policy.download_filename)[0] or "application/octet-stream"
-        return _content(phrase, media_type, {"type": "string"})
+        return _content(phrase, {"type": "string"}, _download_type(method.policy.download_filename))
     if binding.response_body:
         field = output.fields_by_name[binding.response_body]
         # A method that answers one of its fields sets it: where that is not so, it answers null.
         message = None if field.is_repeated else field.message_type
         schema = schemas.answered_message(message) if message is not None else schemas.answer(field)
-        return _content(phrase, "application/json", schema)
-    return _content(phrase, "application/json", schemas.answered_message(output))
+        return _content(phrase, schema, "application/json")
+    return _content(phrase, schemas.answered_message(output), "application/json")
+
+
+def _download_type(filename: str) -> str:
+    if filename.endswith(".ndjson"):
+        return LINES_MEDIA_TYPE
+    return mimetypes.guess_type(filename)[0] or "application/octet-stream"
 
 
 def _headers(method: Method) -> Schema:
@@ -215,14 +221,15 @@ def _headers(method: Method) -> Schema:
     return {"headers": headers} if headers else {}
 
 
-_EVENTS = (
+_MESSAGES = (
     "Server-sent events. The data of each is this, as JSON. A failure midway is a last event named `problem`, "
-    "whose data is a problem document."
+    "whose data is a problem document. "
+    f"With `Accept: {LINES_MEDIA_TYPE}` each is a line of JSON, and a failure midway breaks the connection."
 )
 
 
-def _content(description: str, media_type: str, schema: Schema) -> Schema:
-    return {"description": description, "content": {media_type: {"schema": schema}}}
+def _content(description: str, schema: Schema, *media_types: str) -> Schema:
+    return {"description": description, "content": {media_type: {"schema": schema} for media_type in media_types}}
 
 
 def _ref(name: str) -> Schema:

@@ -172,6 +172,8 @@ class Greenhouse:
                 text = "g" * request.size or "grows\n"
                 yield self.contract.messages.WatchPlantsResponse(number=request.after + number + 1, text=text)
                 self.watched += len(text)
+            if request.ends:
+                return
             await self.watch_fails.wait()
             await _fail(context, NotFound("the plants are gone", reason="PLANTS_GONE"))
         finally:
