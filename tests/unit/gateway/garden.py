@@ -1,4 +1,5 @@
-"""The backends behind the gateway in its tests: a greenhouse and a ticket office, real gRPC servers on loopback."""
+"""The backends behind the gateway in its tests, real gRPC servers on loopback: a greenhouse with a pond, and a ticket
+office."""
 
 import asyncio
 import subprocess
@@ -224,6 +225,36 @@ class Greenhouse:
             raise self.fails_with
 
 
+@dataclass
+class Pond:
+    """Keeps frogs."""
+
+    contract: Contract
+    frogs: dict[str, Any] = field(default_factory=dict)
+
+    async def GetFrog(self, request: Any, context: Any) -> Any:
+        return self.contract.messages.GetFrogResponse(frog=self.frogs[request.name])
+
+    async def AdoptFrog(self, request: Any, context: Any) -> Any:
+        frog = self.frogs[request.name] = self.contract.messages.Frog(name=request.name, jumps=len(self.frogs))
+        return self.contract.messages.AdoptFrogResponse(frog=frog)
+
+    async def ExportFrogs(self, request: Any, context: Any) -> AsyncIterator[Any]:
+        yield HttpBody(content_type="text/csv; charset=utf-8", data=b"name,jumps\r\n")
+        for frog in self.frogs.values():
+            yield HttpBody(data=f"{frog.name},{frog.jumps}\r\n".encode())
+
+    async def ExportFrogsAsNdjson(self, request: Any, context: Any) -> AsyncIterator[Any]:
+        yield HttpBody(content_type="application/x-ndjson; charset=utf-8")
+        for frog in self.frogs.values():
+            yield HttpBody(data=b'{"name":"%s"}\n' % frog.name.encode())
+
+    async def WatchFrogs(self, request: Any, context: Any) -> AsyncIterator[Any]:
+        yield self.contract.messages.WatchFrogsResponse(number=request.after)
+        for number, frog in enumerate(list(self.frogs.values())[request.after :], start=request.after + 1):
+            yield self.contract.messages.WatchFrogsResponse(number=number, frog=frog)
+
+
 class TicketOffice(auth_service_pb2_grpc.AuthServiceServicer):
     """Exchanges the one good token."""
 
@@ -254,12 +285,13 @@ class Garden:
 
 
 async def start_backend(greenhouse: Greenhouse, address: str = "127.0.0.1:0") -> tuple[grpc.aio.Server, Any, str]:
-    """Serves both backends; the last value is the address."""
+    """Serves all backends; the last value is the address."""
     server = grpc.aio.server()
     checker = health.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(checker, server)
     await checker.set("", health_pb2.HealthCheckResponse.SERVING)
     greenhouse.contract.stubs.add_GreenhouseServiceServicer_to_server(greenhouse, server)
+    greenhouse.contract.stubs.add_FrogServiceServicer_to_server(Pond(greenhouse.contract), server)
     auth_service_pb2_grpc.add_AuthServiceServicer_to_server(TicketOffice(), server)
     port = server.add_insecure_port(address)
     await server.start()

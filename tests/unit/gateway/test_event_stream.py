@@ -159,7 +159,7 @@ async def test_the_document_says_what_the_events_are(client: httpx2.AsyncClient)
 def test_a_stream_of_events_names_fields_that_there_are(
     contract: Contract, broken: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    [method] = [one for one in descriptors.load_methods([PACKAGE]) if one.streams_events]
+    method, *_ = [one for one in descriptors.load_methods([PACKAGE]) if one.streams_events]
     policy = type(method.policy)()
     policy.CopyFrom(method.policy)
     setattr(policy.event_stream, broken, "none")

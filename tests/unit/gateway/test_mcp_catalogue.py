@@ -31,11 +31,11 @@ async def test_what_a_contract_marks_is_a_tool(garden: Garden, mode: str) -> Non
     tools = await listed(garden, mode)
     assert list(tools) == [
         "look_at_plant", "list_plants", "plant", "change_plant", "water_plant", "change_bed", "harvest_plant",
-        "order_seeds", "sweep",
+        "order_seeds", "sweep", "look_at_frog", "adopt_frog",
     ]  # fmt: skip
     assert tools["plant"].description == "Plants a plant.\n\nScope: `plants:write`."
     reads = {name for name, tool in tools.items() if tool.annotations and tool.annotations.read_only_hint}
-    assert reads == {"look_at_plant", "list_plants"}
+    assert reads == {"look_at_plant", "list_plants", "look_at_frog"}
 
 
 @pytest.mark.parametrize("mode", MODES)
