@@ -95,8 +95,10 @@ async def test_a_query_may_have_wrapped_values_and_the_names_of_fields(
     assert [request.HasField(name) for name in ("watered", "remark")] == [True, True]
     assert (request.watered.value, request.remark.value, request.genome.value) == (False, "", b"\x01\x02")
     assert [price.value for price in request.price] == [0, -9007199254740993]
-    await client.get("/plants/")
-    assert not garden.greenhouse.requests[1].HasField("watered")
+    for query, is_given in (("", False), ("?shown=", True)):
+        assert (await client.get(f"/plants/{query}")).status_code == 200
+        assert garden.greenhouse.requests[-1].HasField("shown") is is_given
+        assert not garden.greenhouse.requests[-1].HasField("watered")
 
 
 @pytest.mark.parametrize(
