@@ -11,7 +11,7 @@ export PIP_CACHE_DIR ?= $(CURDIR)/.cache/pip
 # Where Python is told to keep no bytecode, each process of Baton, and of the suite, would compile all of it anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: run test check protos lock migrate clean
+.PHONY: run test check protos openapi lock migrate clean
 .DEFAULT_GOAL := help
 
 help: ## what there is to make
@@ -33,6 +33,9 @@ check: $(VENV)/.dev gen/.stamp ## contracts, style, types and boundaries
 	$(BIN)/lint-imports
 
 protos: gen/.stamp ## build the stubs into gen/
+
+openapi: gen/.stamp ## write docs/openapi.yaml anew after a change of the contracts
+	$(BIN)/python -m services.gateway.openapi > docs/openapi.yaml
 
 migrate: $(VENV)/.run gen/.stamp ## bring the databases of DATABASE_URL, or of the home, up to date
 	$(BIN)/python -m migrations upgrade

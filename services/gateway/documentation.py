@@ -1,4 +1,4 @@
-"""The comments of the contracts, which the generated modules do not keep."""
+"""What the contracts say, and the generated modules do not keep: their comments, and which packages there are."""
 
 from collections.abc import Iterator
 from importlib import resources
@@ -22,7 +22,12 @@ _ENUM_VALUES = _SERVICE_METHODS = 2
 
 def shipped_comments() -> dict[str, str]:
     """The comments of the contracts that were compiled together with the stubs."""
-    return comments((resources.files("baton") / "descriptors.binpb").read_bytes())
+    return comments(_shipped())
+
+
+def shipped_packages() -> list[str]:
+    """The packages that declare services, among those contracts."""
+    return sorted({file.package for file in FileDescriptorSet.FromString(_shipped()).file if file.service})
 
 
 def comments(descriptor_set: bytes) -> dict[str, str]:
@@ -34,6 +39,10 @@ def comments(descriptor_set: bytes) -> dict[str, str]:
         for path, name in _named(file)
         if found.get(path)
     }
+
+
+def _shipped() -> bytes:
+    return (resources.files("baton") / "descriptors.binpb").read_bytes()
 
 
 def _clean(comment: str) -> str:
