@@ -11,7 +11,7 @@ from starlette.responses import Response
 from services.chassis import telemetry
 from services.chassis.errors import Code, Internal, InvalidArgument, ResourceExhausted, ServiceError, Unimplemented
 
-_MEDIA_TYPE = "application/problem+json"
+MEDIA_TYPE = "application/problem+json"
 # So many faults are named; a caller that has more to mend will ask again.
 _FAULTS_SHOWN = 100
 _STATUS: Mapping[Code, int] = {
@@ -91,7 +91,7 @@ def problem_response(error: ServiceError, *, path: str, request_id: str) -> Resp
     """The problem document of `error` as an answer."""
     document = problem_document(error, path=path, request_id=request_id)
     status = http_status(error)
-    return Response(orjson.dumps(document), status, _headers(error, status), _MEDIA_TYPE)
+    return Response(orjson.dumps(document), status, _headers(error, status), MEDIA_TYPE)
 
 
 def problem_document(error: ServiceError, *, path: str, request_id: str) -> dict[str, Any]:

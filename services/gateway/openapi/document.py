@@ -1,8 +1,8 @@
 """The OpenAPI document."""
 
-import mimetypes
 from collections.abc import Iterable, Mapping
 from http import HTTPStatus
+from pathlib import PurePath
 from typing import Any
 
 from google.protobuf.descriptor import FieldDescriptor
@@ -20,6 +20,7 @@ from services.gateway.descriptors import (
 from services.gateway.event_stream import MEDIA_TYPE as EVENTS_MEDIA_TYPE
 from services.gateway.line_stream import MEDIA_TYPE as LINES_MEDIA_TYPE
 from services.gateway.location import HEADER as LOCATION_HEADER
+from services.gateway.openapi.failures import PROBLEM, failures, responses
 from services.gateway.openapi.paths import PathParameter, openapi_path
 from services.gateway.openapi.rules import Schema, is_required, keywords, rules_of
 from services.gateway.openapi.schemas import Schemas
@@ -27,33 +28,6 @@ from services.gateway.path_template import REST, parameter_names
 from services.gateway.request_form import query_fields
 from services.gateway.transcode.query import text_fields
 
-_PROBLEM: Schema = {
-    "type": "object",
-    "description": "Why a request failed (RFC 9457).",
-    "properties": {
-        "type": {"type": "string", "description": "The kind of problem, as a relative reference."},
-        "title": {"type": "string", "description": "The HTTP status in words."},
-        "status": {"type": "integer", "description": "The HTTP status."},
-        "detail": {"type": "string", "description": "What went wrong, for people."},
-        "instance": {"type": "string", "description": "The path that was asked for."},
-        "code": {"type": "string", "description": "The gRPC status, such as `NOT_FOUND`."},
-        "reason": {"type": "string", "description": "What went wrong, for programs: a stable name."},
-        "errors": {
-            "type": "array",
-            "description": "The faults of the request, each with its place.",
-            "items": {
-                "type": "object",
-                "properties": {"field": {"type": "string"}, "message": {"type": "string"}},
-                "required": ["field", "message"],
-            },
-        },
-        "trace_id": {"type": "string", "description": "The trace of this request."},
-        "request_id": {"type": "string", "description": "The id of this request, as in `X-Request-ID`."},
-    },
-    "required": [
-        *("type", "title", "status", "detail", "instance", "code", "reason", "errors", "trace_id", "request_id"),
-    ],
-}
 _KEY_PARAMETER: Schema = {
     "name": KEY_HEADER,
     "in": "header",
@@ -67,19 +41,35 @@ _RESUME_PARAMETER: Schema = {
     "description": "The id of the last event that was read: the stream goes on behind it. Browsers send it themselves.",
     "schema": {"type": "string"},
 }
-
-
 _VERSION_PARAMETER: Schema = {
     "name": VERSION_HEADER,
     "in": "header",
     "description": "Only change the version that has this `ETag`: otherwise nothing changes, and the answer is 409.",
-    "schema": {"type": "string", "examples": ['"3"']},
+    "schema": {"type": "string", "pattern": r'^(\*|(W/)?"[1-9][0-9]{0,17}")$', "examples": ['"3"']},
+}
+# Of what is downloaded, by the end of its name: what a machine calls it is its own affair.
+_MEDIA_TYPES = {".csv": "text/csv", ".ndjson": LINES_MEDIA_TYPE}
+_ETAG: Schema = {"description": "The version that is answered.", "required": True, "schema": {"type": "string"}}
+_REPLAYED: Schema = {
+    "description": "Given where this is the answer to an earlier request with the same key.",
+    "schema": {"type": "string", "const": "true"},
+}
+_REQUEST_ID: Schema = {
+    "description": "The id of the request: the one that it bore, or else a new one.",
+    "required": True,
+    "schema": {"type": "string"},
+}
+_EVERY_ANSWER: Schema = {"X-Request-ID": {"$ref": "#/components/headers/RequestID"}}
+_BEARER: Schema = {
+    "type": "http",
+    "scheme": "bearer",
+    "description": "A token, which names the caller and holds scopes. What an operation needs is its `x-baton-scope`.",
 }
 _LOCATION: Schema = {
     "description": "Where what was made can be read.",
+    "required": True,
     "schema": {"type": "string", "format": "uri-reference"},
 }
-_ETAG: Schema = {"description": "The version that is answered.", "schema": {"type": "string"}}
 
 
 def describe(methods: Iterable[Method], comments: Mapping[str, str], version: str) -> dict[str, Any]:
@@ -101,10 +91,11 @@ def describe(methods: Iterable[Method], comments: Mapping[str, str], version: st
         "tags": [{"name": name, "description": text} for name, text in sorted(tags.items())],
         "paths": dict(sorted(paths.items())),
         "components": {
-            "schemas": {**dict(sorted(schemas.components.items())), "Problem": _PROBLEM},
-            "responses": {"Problem": _content("The request failed.", _ref("Problem"), "application/problem+json")},
+            "schemas": {**dict(sorted(schemas.components.items())), "Problem": PROBLEM},
+            "responses": responses(_EVERY_ANSWER),
+            "headers": {"RequestID": _REQUEST_ID},
             "parameters": {"IdempotencyKey": _KEY_PARAMETER, "IfMatch": _VERSION_PARAMETER},
-            "securitySchemes": {"bearerAuth": {"type": "http", "scheme": "bearer"}},
+            "securitySchemes": {"bearerAuth": _BEARER},
         },
     }
 
@@ -125,7 +116,7 @@ def _operation(method: Method, binding: Binding, number: int, schemas: Schemas) 
         "parameters": _parameters(method, binding, schemas),
         "responses": {
             str(method.policy.success_status or 200): _success(method, binding, schemas) | _headers(method),
-            "default": {"$ref": "#/components/responses/Problem"},
+            **failures(method, binding, comment),
         },
     }
     if scope:
@@ -198,7 +189,8 @@ def _success(method: Method, binding: Binding, schemas: Schemas) -> Schema:
     if method.streams_events:
         return _content(_MESSAGES, schemas.answered_message(output), EVENTS_MEDIA_TYPE, LINES_MEDIA_TYPE)
     if method.streams_bytes:
-        return _content(phrase, {"type": "string"}, _download_type(method.policy.download_filename))
+        media_type = _MEDIA_TYPES.get(PurePath(method.policy.download_filename).suffix, "application/octet-stream")
+        return _content(phrase, {"type": "string"}, media_type)
     if binding.response_body:
         field = output.fields_by_name[binding.response_body]
         # A method that answers one of its fields sets it: where that is not so, it answers null.
@@ -208,17 +200,11 @@ def _success(method: Method, binding: Binding, schemas: Schemas) -> Schema:
     return _content(phrase, schemas.answered_message(output), "application/json")
 
 
-def _download_type(filename: str) -> str:
-    if filename.endswith(".ndjson"):
-        return LINES_MEDIA_TYPE
-    return mimetypes.guess_type(filename)[0] or "application/octet-stream"
-
-
 def _headers(method: Method) -> Schema:
-    headers = {"ETag": _ETAG} if method.policy.versioned else {}
-    if method.policy.location:
-        headers[LOCATION_HEADER] = _LOCATION
-    return {"headers": headers} if headers else {}
+    tag = {"ETag": _ETAG} if method.policy.versioned else {}
+    replayed = {"Idempotent-Replayed": _REPLAYED} if method.takes_key else {}
+    location = {LOCATION_HEADER: _LOCATION} if method.policy.location else {}
+    return {"headers": _EVERY_ANSWER | tag | replayed | location}
 
 
 _MESSAGES = (
@@ -230,7 +216,3 @@ _MESSAGES = (
 
 def _content(description: str, schema: Schema, *media_types: str) -> Schema:
     return {"description": description, "content": {media_type: {"schema": schema} for media_type in media_types}}
-
-
-def _ref(name: str) -> Schema:
-    return {"$ref": f"#/components/schemas/{name}"}

@@ -241,6 +241,34 @@ def test_only_an_open_method_needs_no_token(document: Any) -> None:
     assert open_ones == ["/gate"]
 
 
+def statuses(document: Any, path: str, verb: str) -> set[int]:
+    return {int(status) for status in document["paths"][path][verb]["responses"]}
+
+
+def test_an_operation_says_how_it_can_fail(document: Any) -> None:
+    always = {400, 429, 431, 500, 503, 504}
+    assert statuses(document, "/plants/", "get") == {200, 401, 403, *always}
+    assert statuses(document, "/plants/{plant_id}", "get") == {200, 401, 403, 404, *always}
+    assert statuses(document, "/plants", "post") == {201, 401, 403, 408, 409, 413, 415, 422, *always}
+    # It needs no token, but its comment says what becomes of a bad ticket.
+    assert statuses(document, "/gate", "post") == {200, 401, 408, 413, 415, *always}
+
+
+def test_a_problem_is_shown_as_it_would_be_answered(document: Any) -> None:
+    answers = document["components"]["responses"]
+    missing = answers["NotFound"]["content"]["application/problem+json"]["example"]
+    assert (missing["type"], missing["title"], missing["status"]) == ("/problems/not-found", "Not Found", 404)
+    for answer in answers.values():
+        content = answer["content"]["application/problem+json"]
+        jsonschema.validate(content["example"], content["schema"] | {"components": document["components"]})
+
+
+def test_the_headers_of_an_answer_are_told(document: Any) -> None:
+    planted = document["paths"]["/plants"]["post"]["responses"]["201"]["headers"]
+    assert planted.keys() == {"X-Request-ID", "Idempotent-Replayed", "Location"}
+    assert "Retry-After" in document["components"]["responses"]["TooManyRequests"]["headers"]
+
+
 async def test_answers_are_as_described(client: httpx2.AsyncClient, document: Any) -> None:
     created = await client.post("/plants", json={"name": "basil", "state": "growing", "notes": {}})
     listed = await client.get("/plants/")
