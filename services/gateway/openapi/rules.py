@@ -1,6 +1,7 @@
 """protovalidate's rules as JSON Schema keywords."""
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from buf.validate import validate_pb2
@@ -26,8 +27,18 @@ def rules_of(field: FieldDescriptor) -> validate_pb2.FieldRules:
     return field.GetOptions().Extensions[validate_pb2.field]
 
 
+_ZERO: Mapping[str, Any] = {"string": "", "repeated": [], "map": {}}
+
+
 def keywords(rules: validate_pb2.FieldRules) -> Schema:
     """What JSON Schema can say of the rules for one value."""
+    found = _keywords(rules)
+    if rules.ignore == validate_pb2.IGNORE_IF_ZERO_VALUE and _refuses_default(rules):
+        return {"anyOf": [found, {"const": _ZERO.get(rules.WhichOneof("type") or "", 0)}]}
+    return found
+
+
+def _keywords(rules: validate_pb2.FieldRules) -> Schema:
     kind = rules.WhichOneof("type")
     if kind == "string":
         return _string_keywords(rules.string)
@@ -57,7 +68,7 @@ def is_required(field: FieldDescriptor) -> bool:
 
 def _refuses_default(rules: validate_pb2.FieldRules) -> bool:
     kind = rules.WhichOneof("type")
-    found = keywords(rules)
+    found = _keywords(rules)
     if kind == "string":
         pattern = found.get("pattern")
         return "format" in found or found.get("minLength", 0) > 0 or bool(pattern and not re.search(pattern, ""))

@@ -77,16 +77,19 @@ class Schemas:
     def asked_object(self, descriptor: Descriptor, without: Collection[str] = (), *, nullable: bool = False) -> Schema:
         """A message in a request: only what must be there is required, and nothing unknown may be.
 
-        With `nullable`, null has a meaning for its fields: it clears them.
+        null stands for what is not given. With `nullable` it has a meaning for all fields: it clears them.
         """
         fields = [field for field in descriptor.fields if field.name not in without]
+        required = [field.name for field in fields if is_required(field)]
         properties = {field.name: self.question(field) for field in fields}
         schema: Schema = {
             "type": "object",
-            "properties": {name: _nullable(one) for name, one in properties.items()} if nullable else properties,
+            "properties": {
+                name: one if name in required and not nullable else _nullable(one) for name, one in properties.items()
+            },
             "additionalProperties": False,
         }
-        if required := [field.name for field in fields if is_required(field)]:
+        if required:
             schema["required"] = required
         return self._described(descriptor.full_name, schema)
 
@@ -168,7 +171,8 @@ def _may_be_null(field: FieldDescriptor) -> bool:
 
 def _nullable(schema: Schema) -> Schema:
     if "$ref" in schema:
-        return {"anyOf": [schema, {"type": "null"}]}
+        others = {name: value for name, value in schema.items() if name != "$ref"}
+        return {"anyOf": [{"$ref": schema["$ref"]}, {"type": "null"}]} | others
     if "type" not in schema:
         return schema
     # A list of choices leaves out what is not in it, whatever the type.

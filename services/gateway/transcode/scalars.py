@@ -1,7 +1,8 @@
 """One value of a field, from JSON or from text, as protobuf takes it.
 
-A body says what type each value has, and must say the right one. Two leniencies: a 64-bit integer may be a decimal
-string, since many readers of JSON cannot hold it, and the name of an enum's value may be in capitals or small letters.
+A body says what type each value has, and must say the right one. Three leniencies: a 64-bit integer may be a decimal
+string, since many readers of JSON cannot hold it; an integer may be written with a fraction of nothing, which JSON
+Schema calls one, too; and the name of an enum's value may be in capitals or small letters.
 In a path or a query everything is text.
 """
 
@@ -75,8 +76,13 @@ def _integer(low: int, high: int) -> Read:
     is_wide = high > _UINT32[1]
     wrong = f"must be an integer from {low} to {high}"
 
-    def read(value: object) -> int:
-        if is_wide and isinstance(value, str) and _INTEGER.fullmatch(value):
+    def is_written_otherwise(value: object) -> bool:
+        if isinstance(value, str):
+            return is_wide and _INTEGER.fullmatch(value) is not None
+        return isinstance(value, float) and value.is_integer()
+
+    def read(value: Any) -> int:
+        if is_written_otherwise(value):
             value = int(value)
         if type(value) is int and low <= value <= high:
             return value

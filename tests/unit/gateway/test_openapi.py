@@ -9,12 +9,14 @@ import httpx2
 import jsonschema
 import orjson
 import pytest
+from buf.validate.validate_pb2 import IGNORE_IF_ZERO_VALUE, FieldRules, Int32Rules, RepeatedRules, StringRules
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from services.gateway.descriptors import load_methods
 from services.gateway.documentation import shipped_comments, shipped_packages
 from services.gateway.openapi.__main__ import written
 from services.gateway.openapi.document import describe
+from services.gateway.openapi.rules import keywords
 from tests.unit.gateway.garden import PACKAGE, Contract
 
 REVIEWED = Path(__file__).parents[3] / "docs" / "openapi.yaml"
@@ -120,9 +122,27 @@ def test_a_body_s_schema_keeps_the_contract_s_rules(document: Any) -> None:
     }  # fmt: skip
     assert schema["properties"]["state"] == {"type": "string", "enum": ["growing", "thirsty"]}
     assert schema["properties"]["tags"] == {
-        "type": "array", "items": {"type": "string", "pattern": "^[a-z]+$"}, "maxItems": 3, "uniqueItems": True,
-    }  # fmt: skip
+        "type": ["array", "null"],
+        "items": {"type": "string", "pattern": "^[a-z]+$"},
+        "maxItems": 3,
+        "uniqueItems": True,
+    }
     assert body_schema(document, "/plants/{plant_id}:water", "post")["required"] == ["amount"]
+
+
+@pytest.mark.parametrize(
+    ("rules", "taken", "refused"),
+    [
+        (FieldRules(string=StringRules(pattern="^[a-z]+$")), ["", "basil"], "BASIL"),
+        (FieldRules(int32=Int32Rules(gte=5)), [0, 5], 4),
+        (FieldRules(repeated=RepeatedRules(min_items=2)), [[], [1, 2]], [1]),
+    ],
+)
+def test_a_rule_that_ignores_what_is_empty_takes_it(rules: FieldRules, taken: list[Any], refused: Any) -> None:
+    rules.ignore = IGNORE_IF_ZERO_VALUE
+    schema = jsonschema.Draft202012Validator(keywords(rules))
+    assert all(schema.is_valid(one) for one in taken)
+    assert not schema.is_valid(refused)
 
 
 @pytest.mark.parametrize("verb", ["patch", "put"])

@@ -160,6 +160,11 @@ def test_a_free_number_is_printed_as_an_integer_when_it_is_one(contract: Contrac
     assert (b"e" in printed or b"." in printed) == (b"e" in text or b"." in text)
 
 
+def test_an_integer_may_be_written_with_a_fraction_of_nothing(contract: Contract) -> None:
+    plant = from_json(contract, {"height": 5.0, "water": -1e3})
+    assert (plant.height, plant.water) == (5, -1000)
+
+
 @pytest.mark.parametrize(
     ("text", "seconds", "nanos"),
     [
@@ -209,7 +214,7 @@ def test_a_time_is_printed_with_microseconds(contract: Contract, seconds: int, n
         ({"edible": "true"}, [("edible", "must be true or false")]),
         ({"height": True}, [("height", "must be an integer from -2147483648 to 2147483647")]),
         ({"height": "5"}, [("height", "must be an integer from -2147483648 to 2147483647")]),
-        ({"height": 5.0}, [("height", "must be an integer from -2147483648 to 2147483647")]),
+        ({"height": 5.5}, [("height", "must be an integer from -2147483648 to 2147483647")]),
         ({"height": 2**31}, [("height", "must be an integer from -2147483648 to 2147483647")]),
         ({"leaves": -1}, [("leaves", "must be an integer from 0 to 4294967295")]),
         ({"steps": "18446744073709551616"}, [("steps", "must be an integer from 0 to 18446744073709551615")]),
