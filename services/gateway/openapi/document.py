@@ -20,6 +20,7 @@ from services.gateway.descriptors import (
 from services.gateway.event_stream import MEDIA_TYPE as EVENTS_MEDIA_TYPE
 from services.gateway.line_stream import MEDIA_TYPE as LINES_MEDIA_TYPE
 from services.gateway.location import HEADER as LOCATION_HEADER
+from services.gateway.openapi import examples
 from services.gateway.openapi.failures import PROBLEM, failures, responses
 from services.gateway.openapi.paths import PathParameter, openapi_path
 from services.gateway.openapi.rules import Schema, is_required, keywords, rules_of
@@ -147,13 +148,17 @@ def _key_parameter(field: FieldDescriptor) -> Schema:
     """The key: one's own business, unless the contract insists on it."""
     if not is_required(field):
         return {"$ref": "#/components/parameters/IdempotencyKey"}
-    return _KEY_PARAMETER | {"required": True, "schema": _KEY_PARAMETER["schema"] | keywords(rules_of(field))}
+    said = keywords(rules_of(field))
+    # A format says more than which characters a key may have.
+    schema = {"type": "string"} | said if "format" in said else _KEY_PARAMETER["schema"] | said
+    return _KEY_PARAMETER | {"required": True, "schema": schema, "example": examples.question_value(field)}
 
 
 def _parameter(name: str, place: str, field: FieldDescriptor, required: bool, schemas: Schemas) -> Schema:
     schema = schemas.question(field)
     description = schema.pop("description", "")
-    return {"name": name, "in": place, "required": required, "description": description, "schema": schema}
+    example = {"example": examples.question_value(field)} if required else {}
+    return {"name": name, "in": place, "required": required, "description": description, "schema": schema} | example
 
 
 def _path_parameter(parameter: PathParameter, texts: Mapping[str, FieldDescriptor], schemas: Schemas) -> Schema:
@@ -163,6 +168,7 @@ def _path_parameter(parameter: PathParameter, texts: Mapping[str, FieldDescripto
     else:
         # The rules of a field hold for all of its value, of which this is a part.
         found = {"name": parameter.name, "in": "path", "required": True, "schema": {"type": "string"}}
+        found["example"] = "one"
         found["description"] = f"In `{variable.name}`, `{'/'.join(variable.segments)}`." if variable else "Anything."
     if parameter.wildcard == REST:
         found["description"] = f"{found['description']} It may contain slashes.".lstrip()
@@ -175,29 +181,38 @@ def _body(method: Method, binding: Binding, schemas: Schemas) -> Schema:
     if binding.body == "*":
         without = {KEY_FIELD, *parameter_names(binding.template), *((MASK_FIELD,) if clears else ())}
         schema = schemas.asked_object(descriptor, without, nullable=clears)
+        example = examples.question(descriptor, without)
     else:
         field = descriptor.fields_by_name[binding.body]
         schema = schemas.changed(field) if clears else schemas.question(field)
+        example = examples.question_value(field)
     # No body is like an empty object, which other types do not take.
     required = bool(schema.get("required")) or schema.get("type", "object") != "object"
-    return {"required": required, "content": {"application/json": {"schema": schema}}}
+    return {"required": required, "content": _content(schema, example, "application/json")}
 
 
 def _success(method: Method, binding: Binding, schemas: Schemas) -> Schema:
     phrase = HTTPStatus(method.policy.success_status or 200).phrase
     output = method.descriptor.output_type
     if method.streams_events:
-        return _content(_MESSAGES, schemas.answered_message(output), EVENTS_MEDIA_TYPE, LINES_MEDIA_TYPE)
-    if method.streams_bytes:
+        content = _content(
+            schemas.answered_message(output), examples.answer(output), EVENTS_MEDIA_TYPE, LINES_MEDIA_TYPE
+        )
+    elif method.streams_bytes:
         media_type = _MEDIA_TYPES.get(PurePath(method.policy.download_filename).suffix, "application/octet-stream")
-        return _content(phrase, {"type": "string"}, media_type)
-    if binding.response_body:
-        field = output.fields_by_name[binding.response_body]
-        # A method that answers one of its fields sets it: where that is not so, it answers null.
-        message = None if field.is_repeated else field.message_type
-        schema = schemas.answered_message(message) if message is not None else schemas.answer(field)
-        return _content(phrase, schema, "application/json")
-    return _content(phrase, schemas.answered_message(output), "application/json")
+        content = _content({"type": "string"}, method.policy.download_example, media_type)
+    elif binding.response_body:
+        content = _content(*_answered_field(output.fields_by_name[binding.response_body], schemas), "application/json")
+    else:
+        content = _content(schemas.answered_message(output), examples.answer(output), "application/json")
+    return {"description": _MESSAGES if method.streams_events else phrase, "content": content}
+
+
+def _answered_field(field: FieldDescriptor, schemas: Schemas) -> tuple[Schema, Any]:
+    # A method that answers one of its fields sets it: where that is not so, it answers null.
+    message = None if field.is_repeated else field.message_type
+    schema = schemas.answered_message(message) if message is not None else schemas.answer(field)
+    return schema, examples.answer_value(field)
 
 
 def _headers(method: Method) -> Schema:
@@ -214,5 +229,5 @@ _MESSAGES = (
 )
 
 
-def _content(description: str, schema: Schema, *media_types: str) -> Schema:
-    return {"description": description, "content": {media_type: {"schema": schema} for media_type in media_types}}
+def _content(schema: Schema, example: Any, *media_types: str) -> Schema:
+    return {media_type: {"schema": schema, "example": example} for media_type in media_types}

@@ -80,7 +80,7 @@ async def test_arguments_are_the_fields_of_the_request(garden: Garden) -> None:
     plant = tools["change_plant"].input_schema["properties"]
     assert (plant["plant"]["properties"]["nickname"]["type"], plant["dry_run"]["type"]) == (
         ["string", "null"],
-        "boolean",
+        ["boolean", "null"],
     )
     assert "update_mask" not in plant
 
