@@ -147,6 +147,8 @@ def _check(method: Method) -> None:
     if method.streams_events:
         _check_events(method)
     for binding in method.bindings:
+        if binding.verb == "GET" and binding.body:
+            raise ConfigurationError(f"{method.path} has a body in its HTTP rule, and a GET has no body")
         _check_field(method, binding.body.removeprefix("*"), descriptor.input_type.fields_by_name)
         _check_field(method, binding.response_body, descriptor.output_type.fields_by_name)
         if method.policy.versioned:

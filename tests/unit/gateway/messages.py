@@ -64,17 +64,28 @@ def messages(descriptor: Descriptor, depth: int = 1) -> st.SearchStrategy[Any]:
     """Messages of this type with any of their fields set, themselves nested no deeper than `depth`."""
     if descriptor.full_name in WELL_KNOWN:
         return WELL_KNOWN[descriptor.full_name]
-    fields = {}
-    chosen: set[str] = set()
-    for field in descriptor.fields:
-        oneof = field.containing_oneof
-        if depth == 0 and field.message_type is not None and field.message_type.full_name not in WELL_KNOWN:
-            continue
-        if oneof is not None and len(oneof.fields) > 1 and oneof.name in chosen:
-            continue
-        chosen.add(oneof.name if oneof is not None else "")
-        fields[field.name] = _values(field, depth)
-    return st.fixed_dictionaries({}, optional=fields).map(lambda given: GetMessageClass(descriptor)(**given))
+    fields = [field for field in descriptor.fields if depth > 0 or not _is_nested(field)]
+    plain = {field.name: _values(field, depth) for field in fields if not _is_choice(field)}
+    choices = {
+        oneof.name: st.one_of(
+            st.tuples(st.just(one.name), _values(one, depth)) for one in fields if one in oneof.fields
+        )
+        for oneof in descriptor.oneofs
+        if len(oneof.fields) > 1
+    }
+    return st.builds(
+        lambda given, chosen: GetMessageClass(descriptor)(**given, **dict(chosen.values())),
+        st.fixed_dictionaries({}, optional=plain),
+        st.fixed_dictionaries({}, optional=choices),
+    )
+
+
+def _is_nested(field: FieldDescriptor) -> bool:
+    return field.message_type is not None and not field.message_type.full_name.startswith("google.")
+
+
+def _is_choice(field: FieldDescriptor) -> bool:
+    return field.containing_oneof is not None and len(field.containing_oneof.fields) > 1
 
 
 def _values(field: FieldDescriptor, depth: int) -> st.SearchStrategy[Any]:

@@ -20,7 +20,7 @@ from services.gateway.transcode.printer import Printers
 from tests.unit.gateway.garden import Contract
 from tests.unit.gateway.messages import JSON, TEXT, expected_json, messages
 
-_FEW = settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
+_FEW = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 PRINTERS, PARSERS = Printers(), Parsers()
