@@ -20,10 +20,7 @@ from services.gateway.problems import MethodNotAllowed
 Values = Mapping[str, str]
 """The values in a path, by the dotted name of the field that each fills."""
 Endpoint = Callable[[Request, Values], Awaitable[Response]]
-
-
-_Raw = Sequence[str]
-_ReadValue = Callable[[_Raw, Sequence[str]], str]
+_ReadValue = Callable[[Sequence[str], Sequence[str]], str]
 """From the segments of a path, as they came and decoded, to the value of a variable."""
 
 
