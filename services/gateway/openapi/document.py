@@ -5,7 +5,7 @@ from http import HTTPStatus
 from pathlib import PurePath
 from typing import Any
 
-from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
 from services.gateway.body import MAX_BODY_BYTES
 from services.gateway.descriptors import (
@@ -20,7 +20,7 @@ from services.gateway.descriptors import (
 from services.gateway.event_stream import MEDIA_TYPE as EVENTS_MEDIA_TYPE
 from services.gateway.line_stream import MEDIA_TYPE as LINES_MEDIA_TYPE
 from services.gateway.location import HEADER as LOCATION_HEADER
-from services.gateway.openapi import examples
+from services.gateway.openapi import events, examples
 from services.gateway.openapi.failures import PROBLEM, failures, responses
 from services.gateway.openapi.paths import PathParameter, openapi_path
 from services.gateway.openapi.rules import Schema, is_required, keywords, rules_of
@@ -188,24 +188,27 @@ def _body(method: Method, binding: Binding, schemas: Schemas) -> Schema:
         example = examples.question_value(field)
     # No body is like an empty object, which other types do not take.
     required = bool(schema.get("required")) or schema.get("type", "object") != "object"
-    return {"required": required, "content": _content(schema, example, "application/json")}
+    return {"required": required, "content": _content("application/json", schema, example)}
 
 
 def _success(method: Method, binding: Binding, schemas: Schemas) -> Schema:
-    phrase = HTTPStatus(method.policy.success_status or 200).phrase
-    output = method.descriptor.output_type
+    output, phrase = method.descriptor.output_type, HTTPStatus(method.policy.success_status or 200).phrase
     if method.streams_events:
-        content = _content(
-            schemas.answered_message(output), examples.answer(output), EVENTS_MEDIA_TYPE, LINES_MEDIA_TYPE
-        )
-    elif method.streams_bytes:
+        return {"description": events.DESCRIPTION, "content": _messages(output, schemas)}
+    if method.streams_bytes:
         media_type = _MEDIA_TYPES.get(PurePath(method.policy.download_filename).suffix, "application/octet-stream")
-        content = _content({"type": "string"}, method.policy.download_example, media_type)
+        content = _content(media_type, {"type": "string"}, method.policy.download_example)
     elif binding.response_body:
-        content = _content(*_answered_field(output.fields_by_name[binding.response_body], schemas), "application/json")
+        content = _content("application/json", *_answered_field(output.fields_by_name[binding.response_body], schemas))
     else:
-        content = _content(schemas.answered_message(output), examples.answer(output), "application/json")
-    return {"description": _MESSAGES if method.streams_events else phrase, "content": content}
+        content = _content("application/json", schemas.answered_message(output), examples.answer(output))
+    return {"description": phrase, "content": content}
+
+
+def _messages(descriptor: Descriptor, schemas: Schemas) -> Schema:
+    schema, example = schemas.answered_message(descriptor), examples.answer(descriptor)
+    as_events = _content(EVENTS_MEDIA_TYPE, events.event(schema), events.example(example))
+    return as_events | _content(LINES_MEDIA_TYPE, schema, example)
 
 
 def _answered_field(field: FieldDescriptor, schemas: Schemas) -> tuple[Schema, Any]:
@@ -222,12 +225,5 @@ def _headers(method: Method) -> Schema:
     return {"headers": _EVERY_ANSWER | tag | replayed | location}
 
 
-_MESSAGES = (
-    "Server-sent events. The data of each is this, as JSON. A failure midway is a last event named `problem`, "
-    "whose data is a problem document. "
-    f"With `Accept: {LINES_MEDIA_TYPE}` each is a line of JSON, and a failure midway breaks the connection."
-)
-
-
-def _content(schema: Schema, example: Any, *media_types: str) -> Schema:
-    return {media_type: {"schema": schema, "example": example} for media_type in media_types}
+def _content(media_type: str, schema: Schema, example: Any) -> Schema:
+    return {media_type: {"schema": schema, "example": example}}

@@ -254,6 +254,15 @@ def test_a_download_has_its_media_type(document: Any) -> None:
         assert document["paths"][path]["get"]["responses"]["200"]["content"].keys() == {media_type}
 
 
+def test_events_are_described_as_they_come(document: Any) -> None:
+    content = document["paths"]["/plants:watch"]["get"]["responses"]["200"]["content"]["text/event-stream"]
+    data = content["schema"]["properties"]["data"]
+    assert (data["type"], data["contentMediaType"]) == ("string", "application/json")
+    jsonschema.validate(
+        orjson.loads(content["example"]["data"]), data["contentSchema"] | {"components": document["components"]}
+    )
+
+
 def test_only_an_open_method_needs_no_token(document: Any) -> None:
     assert document["security"] == [{"bearerAuth": []}]
     open_ones = [path for path, all_ in document["paths"].items() for one in all_.values() if one.get("security") == []]
