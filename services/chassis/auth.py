@@ -51,8 +51,11 @@ class Verifier:
         self._verified: OrderedDict[str, tuple[Caller, float]] = OrderedDict()
         self._lock = threading.Lock()
 
-    def verify(self, token: str) -> Caller:
-        """Who the token stands for. Raises Unauthenticated, or Unavailable while there are no keys yet."""
+    def verify(self, token: str) -> tuple[Caller, float]:
+        """Who the token stands for, and for how many seconds more.
+
+        Raises Unauthenticated, or Unavailable while there are no keys yet.
+        """
         now = self._clock.now().timestamp()
         keys = self._current_keys()
         known = self._verified.get(token)
@@ -62,7 +65,7 @@ class Verifier:
         caller, expires_at = known
         if now >= expires_at:
             raise invalid_token()
-        return caller
+        return caller, expires_at - now
 
     def _check(self, token: str, keys: KeySet) -> tuple[Caller, float]:
         try:

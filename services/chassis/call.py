@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 
 from services.chassis.errors import Internal
 
+# Of a call that goes on and on, what is left of its time for its end.
+_END_SECONDS = 1.0
+
 
 @dataclass(frozen=True)
 class Caller:
@@ -34,6 +37,8 @@ class Call:
     expires_at: float | None = None
     """The deadline on the monotonic clock."""
     caller: Caller | None = None
+    access_ends_at: float = math.inf
+    """When the caller's access token ends, on the monotonic clock. What was begun before may be finished."""
     audit_action: str = ""
     """What the audit calls the method; empty when it leaves no entry."""
     replayed: bool = False
@@ -70,3 +75,14 @@ def seconds_left(at_most: float = math.inf) -> float:
     if call is None or call.expires_at is None:
         return at_most
     return max(0.0, min(at_most, call.expires_at - time.monotonic()))
+
+
+def lasting_seconds_left() -> float:
+    """How long the current call, which would go on and on, may do so. Never negative.
+
+    It ends a little before its caller's time does, and with the caller's access token: whether it may begin anew is
+    judged by the next one.
+    """
+    call = current.get()
+    access_left = math.inf if call is None else call.access_ends_at - time.monotonic()
+    return max(0.0, min(access_left, seconds_left() - _END_SECONDS))

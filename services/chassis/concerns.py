@@ -20,7 +20,7 @@ from opentelemetry.trace import SpanKind, Status, StatusCode
 from services import metric_names
 from services.chassis import call, telemetry, validation
 from services.chassis.auth import Verifier, invalid_token
-from services.chassis.call import Call, Caller
+from services.chassis.call import Call
 from services.chassis.errors import (
     DeadlineExceeded,
     Internal,
@@ -166,7 +166,7 @@ class Concerns(grpc.aio.ServerInterceptor):
         limit = asyncio.timeout(seconds)
         try:
             async with limit:
-                serving.caller = self._authenticate(serving.method, metadata)
+                self._authenticate(serving, metadata)
                 answered = await answer()
         except TimeoutError:
             if not limit.expired():
@@ -176,21 +176,21 @@ class Concerns(grpc.aio.ServerInterceptor):
             context.set_trailing_metadata(((REPLAYED_KEY, "true"),))
         return answered
 
-    def _authenticate(self, method: str, metadata: Mapping[str, str]) -> Caller | None:
-        policy = self._policies.get(method)
+    def _authenticate(self, serving: Call, metadata: Mapping[str, str]) -> None:
+        policy = self._policies.get(serving.method)
         if policy is None:
             raise PermissionDenied("this method is not open to anybody", reason="METHOD_NOT_OPEN")
         if policy.access in _NO_CREDENTIAL:
-            return None
+            return
         authorization = metadata.get("authorization", "")
         if not authorization:
             raise Unauthenticated("no token was sent: send 'Authorization: Bearer <token>'", reason="TOKEN_MISSING")
         if not authorization.startswith(_BEARER):
             raise invalid_token()
-        caller = self._verifier.verify(authorization.removeprefix(_BEARER))
+        caller, seconds = self._verifier.verify(authorization.removeprefix(_BEARER))
         if policy.scope and not caller.holds(policy.scope):
             raise ScopeMissing(policy.scope)
-        return caller
+        serving.caller, serving.access_ends_at = caller, time.monotonic() + seconds
 
 
 async def _write(context: _Context, message: Any) -> None:

@@ -1,6 +1,7 @@
 """Calls to the services behind the gateway."""
 
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+import math
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -56,15 +57,18 @@ class StreamCall:
     """One method that streams messages."""
 
     def __init__(self, method: Method, channel: Channel, timeout: float) -> None:
-        self._path, self._timeout = method.path, timeout
+        self._path, self.timeout = method.path, timeout
         self._call: Callable[..., Any] = channel.unary_stream(
             method.path, request_serializer=_serialize, response_deserializer=method.parse_response
         )
 
-    async def __call__(self, request: Message, metadata: Metadata) -> AsyncIterator[Message]:
-        """The messages; closing the iterator ends the call. Raises ServiceError."""
+    async def __call__(
+        self, request: Message, metadata: Metadata, seconds: float = math.inf
+    ) -> AsyncGenerator[Message, None]:
+        """The messages, for at most so many seconds; closing the iterator ends the call. Raises ServiceError."""
         with _call_span(self._path) as span:
-            running = self._call(request, timeout=self._timeout, metadata=_traced(span, metadata))
+            seconds = min(seconds, self.timeout)
+            running = self._call(request, timeout=seconds, metadata=_traced(span, metadata))
             try:
                 async for message in running:
                     yield message

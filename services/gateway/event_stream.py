@@ -1,16 +1,15 @@
 """Messages as server-sent events (HTML Living Standard, section 9.2)."""
 
-from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 
 import orjson
 from google.protobuf.message import Message
 from starlette.requests import Request
 
 from services.chassis.errors import ServiceError
-from services.gateway.message_stream import MessageStream, with_pauses
+from services.gateway.message_stream import MessageStream
 from services.gateway.problems import problem_response
-from services.gateway.server import stopping_of
 from services.gateway.transcode.printer import Print
 
 MEDIA_TYPE = "text/event-stream"
@@ -32,25 +31,28 @@ def event_writer(to_json: Print, id_field: str) -> ToEvent:
 
 
 class EventStream(MessageStream):
-    """Events as they come, until the client leaves or the gateway stops.
+    """Events as they come, until the client leaves or there are no more.
 
     A failure midway is a last event named `problem`, with what a failed request is answered.
     """
 
     def __init__(
-        self, request: Request, first: Message, rest: AsyncGenerator[Message, None], to_event: ToEvent
+        self, request: Request, first: Message, rest: AsyncGenerator[Message | None, None], to_event: ToEvent
     ) -> None:
+        """`rest` may be None now and then, where there is nothing to tell."""
         super().__init__(rest, _events(request, first, rest, to_event), MEDIA_TYPE)
 
 
 async def _events(
-    request: Request, first: Message, rest: AsyncGenerator[Message, None], to_event: ToEvent
+    request: Request, first: Message, rest: AsyncIterator[Message | None], to_event: ToEvent
 ) -> AsyncGenerator[bytes, None]:
     yield _RETRY + to_event(first)
+    sent_at = time.monotonic()
     try:
-        async with aclosing(with_pauses(rest, stopping_of(request.scope), HEARTBEAT_SECONDS)) as messages:
-            async for message in messages:
+        async for message in rest:
+            if message is not None or time.monotonic() - sent_at >= HEARTBEAT_SECONDS:
                 yield _HEARTBEAT if message is None else to_event(message)
+                sent_at = time.monotonic()
     except ServiceError as error:
         path = request.scope["raw_path"].decode("latin-1")
         problem = problem_response(error, path=path, request_id=request.scope["request_id"])

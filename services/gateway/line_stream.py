@@ -1,8 +1,7 @@
 """Messages as NDJSON: each is one line of JSON."""
 
 import re
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator
 
 import orjson
 from google.protobuf.message import Message
@@ -10,7 +9,7 @@ from starlette.requests import Request
 
 from services.chassis.errors import Unavailable
 from services.gateway import event_stream
-from services.gateway.message_stream import MessageStream, with_pauses
+from services.gateway.message_stream import MessageStream
 from services.gateway.server import stopping_of
 from services.gateway.transcode.printer import Print
 
@@ -21,7 +20,10 @@ _QUALITY = re.compile(r"q=([01](?:\.\d{0,3})?)", re.ASCII)
 class LineStream(MessageStream):
     """Lines as the messages come. Whatever ends them early, be it that the gateway stops, breaks the connection."""
 
-    def __init__(self, request: Request, first: Message, rest: AsyncGenerator[Message, None], to_json: Print) -> None:
+    def __init__(
+        self, request: Request, first: Message, rest: AsyncGenerator[Message | None, None], to_json: Print
+    ) -> None:
+        """`rest` may be None now and then, where there is nothing to tell."""
         super().__init__(rest, _lines(request, first, rest, to_json), MEDIA_TYPE)
 
 
@@ -41,14 +43,13 @@ def _quality(accept: str, media_type: str) -> float:
 
 
 async def _lines(
-    request: Request, first: Message, rest: AsyncGenerator[Message, None], to_json: Print
+    request: Request, first: Message, rest: AsyncIterator[Message | None], to_json: Print
 ) -> AsyncGenerator[bytes, None]:
     yield _line(to_json(first))
-    stopping = stopping_of(request.scope)
-    async with aclosing(with_pauses(rest, stopping)) as messages:
-        async for message in messages:
+    async for message in rest:
+        if message is not None:
             yield _line(to_json(message))
-    if stopping.is_set():
+    if stopping_of(request.scope).is_set():
         # A whole answer would say that there is no more to come.
         raise Unavailable("the gateway stops")
 

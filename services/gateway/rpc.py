@@ -12,12 +12,13 @@ from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from services.chassis.auth import TokenExchange
-from services.chassis.errors import Internal
+from services.chassis.errors import Unavailable
 from services.gateway.backends import Metadata, StreamCall, UnaryCall
 from services.gateway.clients import while_connected
 from services.gateway.credentials import access_token, set_proven
 from services.gateway.descriptors import VERSION_FIELD, Binding, Method
 from services.gateway.event_stream import EventStream, event_writer
+from services.gateway.lasting import LastingCall
 from services.gateway.line_stream import LineStream, wants_lines
 from services.gateway.location import HEADER as LOCATION_HEADER
 from services.gateway.location import Locate
@@ -80,19 +81,28 @@ def message_stream_endpoint(
     to_event = event_writer(to_json, method.policy.event_stream.id_field)
 
     async def serve(request: Request, values: Values) -> Response:
-        metadata = await _metadata(method, request, exchange)
-        messages = cast("AsyncGenerator[Message, None]", call(await form.read(request, values), metadata))
+        # The caller is asked for first: somebody unknown cannot make us read a body.
+        await _metadata(method, request, exchange)
+        messages = LastingCall(method, call, await form.read(request, values), request, exchange).messages()
         with while_connected(request):
             # Until the first message is here a failure can still be answered as one.
-            first = await anext(messages, None)
+            first = await _first(messages)
         if first is None:
-            raise Internal(f"{method.path} has ended without a first message")
+            raise Unavailable("it ended before it began: come again in a moment", retry_after=1)
         _note_taken(method, request)
         if wants_lines(request):
             return LineStream(request, first, messages, to_json)
         return EventStream(request, first, messages, to_event)
 
     return serve
+
+
+async def _first(messages: AsyncIterator[Message | None]) -> Message | None:
+    """The first message, however long it takes; None when there is none."""
+    async for message in messages:
+        if message is not None:
+            return message
+    return None
 
 
 class Download(StreamingResponse):

@@ -2,6 +2,7 @@
 
 import json
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -72,8 +73,8 @@ class Watch:
                     event = {}
 
     def contents(self) -> list[str]:
-        entries = (json.loads(event["data"])["entry"] for event in self.events[1:])
-        return [(entry["agent_log"] or {"content": "?"})["content"] for entry in entries]
+        entries = (json.loads(event["data"])["entry"] for event in self.events)
+        return [(entry["agent_log"] or {"content": "?"})["content"] for entry in entries if entry]
 
 
 @contextmanager
@@ -191,12 +192,23 @@ def test_prompts_and_chat_are_in_the_audit_and_log_lines_are_not(baton: Baton, s
     assert [entry["action"] for entry in baton.get(f"/audit?actor={scribe.id}")["items"]] == ["prompt.record"]
 
 
-def test_a_revoked_token_ends_its_watch(baton: Baton, scribe: Scribe) -> None:
+@pytest.mark.parametrize("lost", ["token", "agent", "scope"])
+def test_who_loses_a_right_is_told_no_more(baton: Baton, scribe: Scribe, lost: str) -> None:
     with watching(scribe) as watch:
-        [token] = baton.get(f"/agents/{scribe.id}/tokens")["items"]
-        assert baton.call("DELETE", f"/agents/{scribe.id}/tokens/{token['id']}").status_code == 200
+        if lost == "token":
+            [token] = baton.get(f"/agents/{scribe.id}/tokens")["items"]
+            answer = baton.call("DELETE", f"/agents/{scribe.id}/tokens/{token['id']}")
+        elif lost == "agent":
+            answer = baton.call("DELETE", f"/agents/{scribe.id}")
+        else:
+            answer = baton.call("PUT", f"/agents/{scribe.id}", {"scopes": ["logs:write"]})
+        assert answer.ok, answer.text
+        since = time.monotonic()
         wait_until(lambda: watch.events[-1].get("event") == "problem")
-        assert json.loads(watch.events[-1]["data"])["reason"] == "TOKEN_INVALID"
+        # 5, and what a busy machine takes on top.
+        assert time.monotonic() - since < 10
+        reason = "SCOPE_MISSING" if lost == "scope" else "TOKEN_INVALID"
+        assert json.loads(watch.events[-1]["data"])["reason"] == reason
 
 
 def test_baton_stops_while_somebody_watches(start_baton: StartBaton) -> None:

@@ -2,16 +2,10 @@
 
 from sqlalchemy import Connection
 
-from services.chassis.call import Caller
-from services.chassis.clock import Clock
-from services.chassis.errors import InvalidArgument, ScopeMissing, Violation
-from services.sessions.errors import TokenInvalid
+from services.chassis.errors import InvalidArgument, Violation
 from services.sessions.models.feed import FeedFilter, FeedLook, WatchBegin
-from services.sessions.scopes import missing
-from services.sessions.store import agent as agent_store
 from services.sessions.store import feed as store
 from services.sessions.store import positions
-from services.sessions.store import token as token_store
 
 
 def begin_watch(connection: Connection, after: int | None) -> WatchBegin:
@@ -34,13 +28,3 @@ def look(connection: Connection, wanted: FeedFilter, *, after: int, limit: int) 
     places = store.following(connection, wanted, after=after, to=end, limit=limit)
     has_more = len(places) == limit
     return FeedLook(store.entries(connection, places), places[-1].position if has_more else end, has_more)
-
-
-def check_may_go_on(connection: Connection, watcher: Caller, scope: str, clock: Clock) -> None:
-    """Raises TokenInvalid once the watcher's token, or its agent, has ended; ScopeMissing once it lost the scope."""
-    agent = agent_store.find(connection, agent_id=watcher.agent_id)
-    token = token_store.find_by_id(connection, token_id=watcher.token_id)
-    if agent is None or agent.is_archived or token is None or not token.is_live(clock.now()):
-        raise TokenInvalid
-    if missing([scope], agent.scopes):
-        raise ScopeMissing(scope)

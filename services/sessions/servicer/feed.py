@@ -1,6 +1,5 @@
 """FeedService."""
 
-import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -23,16 +22,11 @@ from services.sessions.operations import feed as operations
 from services.sessions.store import feed as store
 
 _Context = ServicerContext[Any, Any]
-_SCOPE = "logs:read"
 MAX_WATCHERS = 200
 # A watcher who reads slowly holds these and no more: the next ones are read when these are taken.
 _ENTRIES_AT_ONCE = 50
 # Should a hint get lost, it is late by this.
 POLL_SECONDS = 1.0
-# Who has lost a right must be told nothing after 5 s.
-_RECHECK_SECONDS = 4.0
-# What is left of the caller's time for the end.
-_END_SECONDS = 1.0
 
 
 class FeedServicer(rpc.FeedServiceServicer):
@@ -76,37 +70,25 @@ class FeedServicer(rpc.FeedServiceServicer):
         return pb.GetEventsResponse(events=newest[::-1], count=len(newest))
 
     async def WatchFeed(self, request: pb.WatchFeedRequest, context: _Context) -> AsyncIterator[pb.WatchFeedResponse]:
-        wanted, watcher = convert.watch_filter(request), call.caller()
+        wanted = convert.watch_filter(request)
         after = request.after if request.HasField("after") else None
         with self._counted():
             begin = await self._database.read(lambda connection, clock: operations.begin_watch(connection, after))
             yield pb.WatchFeedResponse(position=begin.position, resync=begin.resync)
-            async for message in self._told(wanted, watcher, begin.position):
+            async for message in self._told(wanted, begin.position):
                 yield message
 
-    async def _told(
-        self, wanted: FeedFilter, watcher: call.Caller, position: int
-    ) -> AsyncIterator[pb.WatchFeedResponse]:
-        check_at = time.monotonic() + _RECHECK_SECONDS
-        while not self._stopping and call.seconds_left() > _END_SECONDS:
+    async def _told(self, wanted: FeedFilter, position: int) -> AsyncIterator[pb.WatchFeedResponse]:
+        while not self._stopping and (left := call.lasting_seconds_left()) > 0:
             ticket, reached = self._wakeup.ticket(), position
             look = await self._database.read(
                 lambda connection, clock: operations.look(connection, wanted, after=reached, limit=_ENTRIES_AT_ONCE)  # noqa: B023
             )
-            if time.monotonic() >= check_at:
-                await self._check(watcher)
-                check_at = time.monotonic() + _RECHECK_SECONDS
             for entry in look.entries:
                 yield pb.WatchFeedResponse(position=entry.position, entry=convert.entry_message(entry))
             position = look.reached
             if not look.has_more:
-                left = max(0.0, call.seconds_left() - _END_SECONDS)
                 await self._wakeup.wait(ticket, min(POLL_SECONDS, left))
-
-    async def _check(self, watcher: call.Caller) -> None:
-        await self._database.read(
-            lambda connection, clock: operations.check_may_go_on(connection, watcher, _SCOPE, clock)
-        )
 
     @contextmanager
     def _counted(self) -> Iterator[None]:

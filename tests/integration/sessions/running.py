@@ -111,7 +111,7 @@ class Sessions:
     async def exchanged(self, token: str) -> Caller:
         """Who a token stands for. Raises Unauthenticated."""
         answer = await self.auth().ExchangeToken(ExchangeTokenRequest(token=token))
-        return Verifier(self.settings.jwks_file, self.clock).verify(answer.access_token)
+        return Verifier(self.settings.jwks_file, self.clock).verify(answer.access_token)[0]
 
     async def opens(self, token: str) -> bool:
         """Whether a token can be exchanged."""

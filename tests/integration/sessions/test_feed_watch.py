@@ -10,12 +10,11 @@ import psycopg
 import pytest
 from baton.api.v1.auth_service_pb2 import ExchangeTokenRequest
 from baton.sessions.v1 import feed_service_pb2 as pb
-from baton.sessions.v1.agent_service_pb2 import ArchiveAgentRequest, RevokeTokenRequest, UpdateAgentRequest
 from baton.sessions.v1.feed_service_pb2_grpc import FeedServiceStub
 from joserfc.jwk import OKPKey
 
 from services.chassis import loops
-from services.chassis.errors import InvalidArgument, PermissionDenied, Unauthenticated, Unavailable
+from services.chassis.errors import InvalidArgument, Unauthenticated, Unavailable
 from services.sessions.config import Settings
 from services.sessions.service import SCHEMA, Service, build
 from services.sessions.servicer import feed
@@ -187,27 +186,16 @@ async def test_there_are_so_many_watchers_and_no_more(sessions: Sessions, monkey
     second.call.cancel()
 
 
-@pytest.mark.parametrize("lost", ["token", "agent", "scope"])
-async def test_who_loses_the_right_is_told_no_more(
-    sessions: Sessions, monkeypatch: pytest.MonkeyPatch, lost: str
-) -> None:
-    monkeypatch.setattr(feed, "_RECHECK_SECONDS", 0.0)
-    monkeypatch.setattr(feed, "POLL_SECONDS", 0.05)
-    agent = await sessions.agent("logs:read")
-    minted = await sessions.minted(agent.id)
-    watch = Watch(await holder_of(sessions, minted.token))
+async def test_it_ends_with_the_access_token_that_it_was_called_with(sessions: Sessions, seldom: None) -> None:
+    stub = await reader(sessions)
+    # An access token lives for a minute.
+    sessions.clock.advance(seconds=59)
+    watch = Watch(stub)
     await watch.begun()
-    admin = sessions.caller(["admin"])
-    await noted(sessions, "seen")
-    assert await watch.texts(1) == ["seen"]
-    if lost == "token":
-        await admin.RevokeToken(RevokeTokenRequest(agent_id=agent.id, token_id=minted.id))
-    elif lost == "agent":
-        await admin.ArchiveAgent(ArchiveAgentRequest(agent_id=agent.id))
-    else:
-        await admin.UpdateAgent(UpdateAgentRequest(agent_id=agent.id, scopes=["tasks:read"]))
-    with pytest.raises(PermissionDenied if lost == "scope" else Unauthenticated):
-        await watch.end()
+    await watch.end()
+    sessions.clock.advance(seconds=1)
+    with pytest.raises(Unauthenticated):
+        await Watch(stub).begun()
 
 
 @asynccontextmanager

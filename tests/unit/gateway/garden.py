@@ -258,10 +258,16 @@ class Pond:
 class TicketOffice(auth_service_pb2_grpc.AuthServiceServicer):
     """Exchanges the one good token."""
 
+    access_token: str = ACCESS_TOKEN
+    """What for."""
+    fails_with: ServiceError | None = None
+
     async def ExchangeToken(self, request: Any, context: Any) -> Any:
+        if self.fails_with is not None:
+            await _fail(context, self.fails_with)
         if request.token != TOKEN:
             await _fail(context, Unauthenticated("the token is not valid", reason="TOKEN_INVALID"))
-        return auth_service_pb2.ExchangeTokenResponse(access_token=ACCESS_TOKEN)
+        return auth_service_pb2.ExchangeTokenResponse(access_token=self.access_token)
 
 
 async def _fail(context: Any, error: ServiceError) -> None:
@@ -274,6 +280,7 @@ class Garden:
     """A gateway in front of a greenhouse."""
 
     greenhouse: Greenhouse
+    office: TicketOffice
     health: health.HealthServicer
     server: grpc.aio.Server
     address: str
@@ -284,7 +291,9 @@ class Garden:
         await self.health.set("", status.SERVING if serving else status.NOT_SERVING)
 
 
-async def start_backend(greenhouse: Greenhouse, address: str = "127.0.0.1:0") -> tuple[grpc.aio.Server, Any, str]:
+async def start_backend(
+    greenhouse: Greenhouse, office: TicketOffice | None = None, address: str = "127.0.0.1:0"
+) -> tuple[grpc.aio.Server, Any, str]:
     """Serves all backends; the last value is the address."""
     server = grpc.aio.server()
     checker = health.HealthServicer()
@@ -292,7 +301,7 @@ async def start_backend(greenhouse: Greenhouse, address: str = "127.0.0.1:0") ->
     await checker.set("", health_pb2.HealthCheckResponse.SERVING)
     greenhouse.contract.stubs.add_GreenhouseServiceServicer_to_server(greenhouse, server)
     greenhouse.contract.stubs.add_FrogServiceServicer_to_server(Pond(greenhouse.contract), server)
-    auth_service_pb2_grpc.add_AuthServiceServicer_to_server(TicketOffice(), server)
+    auth_service_pb2_grpc.add_AuthServiceServicer_to_server(office or TicketOffice(), server)
     port = server.add_insecure_port(address)
     await server.start()
     return server, checker, f"127.0.0.1:{port}"
@@ -301,13 +310,13 @@ async def start_backend(greenhouse: Greenhouse, address: str = "127.0.0.1:0") ->
 @asynccontextmanager
 async def open_garden(contract: Contract, **more: Any) -> AsyncIterator[Garden]:
     """A gateway, with these settings, and its backends; everything is closed at the end."""
-    greenhouse = Greenhouse(contract)
-    server, checker, address = await start_backend(greenhouse)
+    greenhouse, office = Greenhouse(contract), TicketOffice()
+    server, checker, address = await start_backend(greenhouse, office)
     settings = Settings(backends=f"{PACKAGE}={address}", auth_address=address, **{"timeout_seconds": 5.0, **more})
     channels, auth = open_channels(settings.addresses()), open_channel(address)
     try:
         app = build_app(settings, channels, TokenExchange(auth), contract.comments)
-        yield Garden(greenhouse, checker, server, address, app)
+        yield Garden(greenhouse, office, checker, server, address, app)
         await app.close()
     finally:
         await close_channels([*channels.values(), auth])

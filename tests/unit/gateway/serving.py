@@ -27,9 +27,11 @@ class Served:
     def __init__(self, port: int, stop: asyncio.Event, serving: "asyncio.Task[None]") -> None:
         self.port, self.stop, self.serving = port, stop, serving
 
-    async def ask(self, path: str, *headers: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    async def ask(
+        self, path: str, *headers: str, token: str = OWN_JWT
+    ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
-        writer.write(f"GET {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {OWN_JWT}\r\n".encode())
+        writer.write(f"GET {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n".encode())
         writer.write("".join(f"{header}\r\n" for header in (*headers, "")).encode())
         return reader, writer
 

@@ -11,7 +11,7 @@ from services.chassis.config import ConfigurationError
 from services.chassis.errors import PermissionDenied
 from services.gateway import descriptors, event_stream
 from tests.support.waiting import await_until
-from tests.unit.gateway.garden import PACKAGE, Contract, Garden
+from tests.unit.gateway.garden import OWN_JWT, PACKAGE, Contract, Garden
 from tests.unit.gateway.serving import Served, served
 
 LAST_CHUNK = b"0\r\n\r\n"
@@ -31,9 +31,9 @@ async def _block(reader: asyncio.StreamReader) -> list[str]:
 
 
 async def begun(
-    gateway: Served, path: str = "/plants:watch", *headers: str
+    gateway: Served, path: str = "/plants:watch", *headers: str, token: str = OWN_JWT
 ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter, str]:
-    reader, writer = await gateway.ask(path, *headers)
+    reader, writer = await gateway.ask(path, *headers, token=token)
     head = (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)).decode()
     return reader, writer, head
 

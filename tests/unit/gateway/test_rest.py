@@ -612,7 +612,7 @@ async def test_a_backend_that_is_down_is_unavailable_and_is_used_again_once_it_i
     answer = await client.get("/plants/", headers=jwt)
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
     assert "127.0.0.1" not in answer.text
-    server, _, _ = await start_backend(garden.greenhouse, garden.address)
+    server, _, _ = await start_backend(garden.greenhouse, address=garden.address)
     statuses = [503]
     for _ in range(2000):
         if statuses[-1] != 503:
