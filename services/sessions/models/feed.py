@@ -30,6 +30,18 @@ class FeedFilter:
     since: datetime | None = None
     until: datetime | None = None
 
+    def matches(self, entry: FeedEntry) -> bool:
+        """Whether an entry is wanted, whenever it was written."""
+        agents: list[str | None]
+        match entry:
+            case AgentLog():
+                source, agents, slug = FeedSource.AGENT_LOG, [entry.agent_id], entry.task_slug
+            case SystemLog():
+                source, agents, slug = FeedSource.SYSTEM_LOG, [entry.agent_id], ""
+            case ChatMessage():
+                source, agents, slug = FeedSource.ORCHESTRATOR_CHAT, [entry.agent_id, entry.orchestrator_agent_id], ""
+        return source in self.sources and self.agent_id in ("", *agents) and self.task_slug in ("", slug)
+
 
 @dataclass(frozen=True)
 class FeedHead:

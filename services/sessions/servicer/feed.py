@@ -1,8 +1,7 @@
 """FeedService."""
 
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import AsyncIterator
+from typing import Any, NamedTuple
 
 from baton.sessions.v1 import feed_service_pb2 as pb
 from baton.sessions.v1 import feed_service_pb2_grpc as rpc
@@ -10,23 +9,27 @@ from grpc.aio import ServicerContext
 from sqlalchemy import Connection
 
 from services import metric_names
-from services.chassis import call, telemetry
 from services.chassis.clock import Clock
 from services.chassis.database import Database
-from services.chassis.errors import Unavailable
 from services.chassis.paging import Cursors, page_limit
+from services.chassis.tail import Look, Tail
 from services.chassis.wakeup import Wakeup
 from services.sessions.convert import feed as convert
 from services.sessions.models.feed import FeedEntry, FeedFilter
 from services.sessions.operations import feed as operations
 from services.sessions.store import feed as store
+from services.sessions.store import positions
 
 _Context = ServicerContext[Any, Any]
-MAX_WATCHERS = 200
 # A watcher who reads slowly holds these and no more: the next ones are read when these are taken.
 _ENTRIES_AT_ONCE = 50
-# Should a hint get lost, it is late by this.
-POLL_SECONDS = 1.0
+
+
+class _Told(NamedTuple):
+    """An entry, and how everybody is told of it."""
+
+    entry: FeedEntry
+    message: pb.WatchFeedResponse
 
 
 class FeedServicer(rpc.FeedServiceServicer):
@@ -35,17 +38,16 @@ class FeedServicer(rpc.FeedServiceServicer):
     def __init__(self, database: Database, cursors: Cursors, wakeup: Wakeup) -> None:
         self._database = database
         self._cursors = cursors
-        self._wakeup = wakeup
-        self._watchers = 0
-        self._stopping = False
-        self._watching = telemetry.meter().create_up_down_counter(
-            metric_names.FEED_WATCHERS, description="callers who watch the feed"
+        self._tail: Tail[_Told] = Tail(
+            self._end,
+            lambda position: self._look(FeedFilter(), position),
+            wakeup,
+            metric=metric_names.FEED_WATCHERS,
         )
 
     def stop(self) -> None:
         """Ends what would otherwise go on for as long as anybody watches."""
-        self._stopping = True
-        self._wakeup.wake()
+        self._tail.stop()
 
     async def ListFeed(self, request: pb.ListFeedRequest, context: _Context) -> pb.ListFeedResponse:
         position, limit, wanted = self._cursors.decode(request), page_limit(request), convert.list_filter(request)
@@ -72,39 +74,27 @@ class FeedServicer(rpc.FeedServiceServicer):
     async def WatchFeed(self, request: pb.WatchFeedRequest, context: _Context) -> AsyncIterator[pb.WatchFeedResponse]:
         wanted = convert.watch_filter(request)
         after = request.after if request.HasField("after") else None
-        with self._counted():
+        with self._tail.watched():
             begin = await self._database.read(lambda connection, clock: operations.begin_watch(connection, after))
             yield pb.WatchFeedResponse(position=begin.position, resync=begin.resync)
-            async for message in self._told(wanted, begin.position):
-                yield message
-
-    async def _told(self, wanted: FeedFilter, position: int) -> AsyncIterator[pb.WatchFeedResponse]:
-        while not self._stopping and (left := call.lasting_seconds_left()) > 0:
-            ticket, reached = self._wakeup.ticket(), position
-            look = await self._database.read(
-                lambda connection, clock: operations.look(connection, wanted, after=reached, limit=_ENTRIES_AT_ONCE)  # noqa: B023
+            told = self._tail.told(
+                begin.position, lambda position: self._look(wanted, position), lambda told: wanted.matches(told.entry)
             )
-            for entry in look.entries:
-                yield pb.WatchFeedResponse(position=entry.position, entry=convert.entry_message(entry))
-            position = look.reached
-            if not look.has_more:
-                await self._wakeup.wait(ticket, min(POLL_SECONDS, left))
+            async for told_entry in told:
+                yield told_entry.message
 
-    @contextmanager
-    def _counted(self) -> Iterator[None]:
-        if self._watchers >= MAX_WATCHERS:
-            raise Unavailable(
-                f"{MAX_WATCHERS} watch the feed here already: come again later",
-                reason="TOO_MANY_WATCHERS",
-                retry_after=5,
-            )
-        self._watchers += 1
-        self._watching.add(1)
-        try:
-            yield
-        finally:
-            self._watchers -= 1
-            self._watching.add(-1)
+    async def _look(self, wanted: FeedFilter, position: int) -> Look[_Told]:
+        look = await self._database.read(
+            lambda connection, clock: operations.look(connection, wanted, after=position, limit=_ENTRIES_AT_ONCE)
+        )
+        return Look([_told(entry) for entry in look.entries], look.reached, look.has_more)
+
+    async def _end(self) -> int:
+        return await self._database.read(lambda connection, clock: positions.head(connection).position)
+
+
+def _told(entry: FeedEntry) -> _Told:
+    return _Told(entry, pb.WatchFeedResponse(position=entry.position, entry=convert.entry_message(entry)))
 
 
 def _position(entry: FeedEntry) -> int:

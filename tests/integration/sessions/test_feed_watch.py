@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any
 
 import orjson
@@ -12,12 +12,12 @@ from baton.api.v1.auth_service_pb2 import ExchangeTokenRequest
 from baton.sessions.v1 import feed_service_pb2 as pb
 from baton.sessions.v1.feed_service_pb2_grpc import FeedServiceStub
 from joserfc.jwk import OKPKey
+from sqlalchemy import Engine, event
 
-from services.chassis import loops
+from services.chassis import loops, tail
 from services.chassis.errors import InvalidArgument, Unauthenticated, Unavailable
 from services.sessions.config import Settings
 from services.sessions.service import SCHEMA, Service, build
-from services.sessions.servicer import feed
 from tests.integration.sessions.running import Sessions
 from tests.integration.sessions.test_feed import logged, noted, orchestrator, said, text
 from tests.support.clock import ManualClock
@@ -75,10 +75,25 @@ def postgres_database(postgres: Postgres, postgres_template: str) -> Iterator[st
         yield url
 
 
+@contextmanager
+def counted_statements() -> Iterator[list[str]]:
+    """What any database of this process is asked meanwhile."""
+    asked: list[str] = []
+
+    def note(connection: Any, cursor: Any, statement: str, *_: Any) -> None:
+        asked.append(statement)
+
+    event.listen(Engine, "before_cursor_execute", note)
+    try:
+        yield asked
+    finally:
+        event.remove(Engine, "before_cursor_execute", note)
+
+
 @pytest.fixture
 def seldom(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody looks without a hint."""
-    monkeypatch.setattr(feed, "POLL_SECONDS", 60.0)
+    monkeypatch.setattr(tail, "POLL_SECONDS", 60.0)
 
 
 async def test_what_happens_is_told_at_once(sessions: Sessions, seldom: None) -> None:
@@ -136,6 +151,48 @@ async def test_a_filter_lets_through_its_own_and_goes_on_over_the_rest(sessions:
         watch.call.cancel()
 
 
+async def test_the_tables_are_asked_once_for_all_who_watch(sessions: Sessions, seldom: None) -> None:
+    agent, stub = await sessions.agent(), await reader(sessions)
+    await orchestrator(sessions)
+    watches = [Watch(stub) for _ in range(60)]
+    filtered = [Watch(stub, agent_id=agent.id), Watch(stub, source_type=["FEED_SOURCE_ORCHESTRATOR_CHAT"])]
+    for watch in (*watches, *filtered):
+        await watch.begun()
+    await logged(sessions, agent, "first")
+    for watch in (*watches, filtered[0]):
+        assert await watch.texts(1) == ["first"]
+    with counted_statements() as statements:
+        await logged(sessions, agent, "a", "b")
+        await said(sessions, "c")
+        for watch in watches:
+            assert await watch.texts(3) == ["a", "b", "c"]
+    assert await filtered[0].texts(2) == ["a", "b"]
+    assert await filtered[1].texts(1) == ["c"]
+    assert len(statements) < len(watches)
+    for watch in (*watches, *filtered):
+        watch.call.cancel()
+
+
+async def test_who_is_slow_or_far_behind_is_told_everything_all_the_same(
+    sessions: Sessions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tail, "FAR", 100)
+    agent, other = await sessions.agent(), await sessions.agent()
+    stub = await reader(sessions)
+    # More than fits between the two, so that the one who tells has to wait.
+    slow, rare = Watch(stub), Watch(stub, agent_id=other.id)
+    await slow.begun()
+    await rare.begun()
+    texts = [f"{number} {'x' * 10_000}" for number in range(600)]
+    for start in range(0, 600, 50):
+        await logged(sessions, agent, *texts[start : start + 50])
+    await logged(sessions, other, "rare")
+    assert await rare.texts(1) == ["rare"]
+    assert await slow.texts(601) == [*texts, "rare"]
+    for watch in (slow, rare):
+        watch.call.cancel()
+
+
 @pytest.mark.parametrize(
     ("fields", "field"),
     [
@@ -166,7 +223,7 @@ async def test_it_ends_when_the_service_stops(sessions: Sessions, seldom: None) 
 
 
 async def test_there_are_so_many_watchers_and_no_more(sessions: Sessions, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(feed, "MAX_WATCHERS", 2)
+    monkeypatch.setattr(tail, "MAX_WATCHERS", 2)
     stub = await reader(sessions)
     first, second = Watch(stub), Watch(stub)
     await first.begun()
