@@ -212,8 +212,9 @@ def _messages(descriptor: Descriptor, schemas: Schemas) -> Schema:
 
 
 def _answered_field(field: FieldDescriptor, schemas: Schemas) -> tuple[Schema, Any]:
-    # A method that answers one of its fields sets it: where that is not so, it answers null.
-    message = None if field.is_repeated else field.message_type
+    # A method that answers one of its fields sets it, unless that is `optional`, and null where it is not set.
+    may_be_null = field.is_repeated or field.containing_oneof is not None
+    message = None if may_be_null else field.message_type
     schema = schemas.answered_message(message) if message is not None else schemas.answer(field)
     return schema, examples.answer_value(field)
 

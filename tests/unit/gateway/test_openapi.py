@@ -216,6 +216,15 @@ def test_a_message_of_protobuf_s_own_may_be_all_that_is_asked_and_answered(docum
     }  # fmt: skip
 
 
+def test_only_what_may_be_missing_is_answered_as_null() -> None:
+    paths = describe(load_methods(shipped_packages()), {}, "1.2.3")["paths"]
+    run, latest = (
+        paths[path]["get"]["responses"]["200"]["content"]["application/json"]["schema"]
+        for path in ("/runs/{run_id}", "/runs/task/{task_id}/latest")
+    )
+    assert latest == {"anyOf": [run, {"type": "null"}]}
+
+
 def test_free_json_may_be_anything(document: Any) -> None:
     plant = document["components"]["schemas"]["Plant"]["properties"]
     assert (plant["reading"], plant["readings"]) == ({}, {"type": ["array", "null"], "items": {}})
