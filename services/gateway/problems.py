@@ -36,6 +36,9 @@ _STATUS_BY_REASON: Mapping[str, int] = {
     "IDEMPOTENCY_KEY_REUSED": 422,
 }
 
+# By RFC 9110; some versions of Python have older names.
+_TITLES: Mapping[int, str] = {413: "Content Too Large", 422: "Unprocessable Content"}
+
 
 class BodyTooLarge(InvalidArgument):
     """The body is longer than is read."""
@@ -100,7 +103,7 @@ def problem_document(error: ServiceError, *, path: str, request_id: str) -> dict
     shown = Internal("internal error") if status == HTTPStatus.INTERNAL_SERVER_ERROR else error
     return {
         "type": f"/problems/{shown.reason.lower().replace('_', '-')}",
-        "title": HTTPStatus(status).phrase,
+        "title": title_of(status),
         "status": status,
         "detail": shown.message,
         "instance": path,
@@ -110,6 +113,11 @@ def problem_document(error: ServiceError, *, path: str, request_id: str) -> dict
         "trace_id": telemetry.trace_id(),
         "request_id": request_id,
     }
+
+
+def title_of(status: int) -> str:
+    """The words of an HTTP status."""
+    return _TITLES.get(status) or HTTPStatus(status).phrase
 
 
 def retry_after_seconds(delay: float) -> int:

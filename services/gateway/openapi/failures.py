@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from http import HTTPStatus
 
 from services.chassis.errors import (
     BY_CODE,
@@ -31,6 +30,7 @@ from services.gateway.problems import (
     TooManyRequests,
     http_status,
     problem_document,
+    title_of,
 )
 
 PROBLEM: Schema = {
@@ -153,4 +153,4 @@ def _responses(headers: Schema) -> Iterable[tuple[str, Schema]]:
 
 
 def _name(status: int) -> str:
-    return HTTPStatus(status).name.title().replace("_", "")
+    return title_of(status).replace(" ", "")
