@@ -44,7 +44,7 @@ lock: $(VENV)/.run ## write the lock files anew
 	UV=$(BIN)/uv sh requirements/lock.sh
 
 clean: ## remove what was built; the home stays
-	rm -rf $(VENV) .cache gen .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .cache gen .mypy_cache .ruff_cache .pytest_cache .hypothesis .schemathesis .import_linter_cache
 
 $(BIN)/uv: requirements/bootstrap.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Baton needs Python 3.11 or newer, and this is " + sys.version.split()[0])'
