@@ -2,6 +2,7 @@
 
 import base64
 import math
+import random
 import re
 import time
 from collections.abc import Mapping
@@ -19,8 +20,8 @@ from services.chassis.errors import Unauthenticated, Unavailable
 _JWT = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
 _OPAQUE = re.compile(r"baton_[A-Za-z0-9_.~-]{1,500}")
 _PROVEN = "baton.proven"
-# Of the 60 that an access token lives.
-_SOON_SECONDS = 15.0
+# Of the 60 that an access token lives. Not all at once: those who came together do not come again together.
+_SOON_SECONDS = (10.0, 40.0)
 
 
 async def access_token(request: Request, exchange: TokenExchange) -> str:
@@ -42,6 +43,7 @@ class Credential:
 
     def __init__(self, request: Request, exchange: TokenExchange) -> None:
         self._request, self._exchange = request, exchange
+        self._soon_seconds = random.uniform(*_SOON_SECONDS)
         self._last = ""
 
     async def current(self) -> str:
@@ -58,13 +60,12 @@ class Credential:
             raise invalid_token()
         return self._last
 
-
-def is_to_replace(old: str, new: str) -> bool:
-    """Whether `new` says something else of the caller than `old`, or lasts longer than `old`, which ends soon."""
-    if old == new:
-        return False
-    ends_soon = _ends_at(old) - time.time() < _SOON_SECONDS < _ends_at(new) - time.time()
-    return ends_soon or _said_of_caller(old) != _said_of_caller(new)
+    def is_to_replace(self, old: str, new: str) -> bool:
+        """Whether `new` says something else of the caller than `old`, or lasts longer than `old`, which ends soon."""
+        if old == new:
+            return False
+        ends_soon = _ends_at(old) - time.time() < self._soon_seconds < _ends_at(new) - time.time()
+        return ends_soon or _said_of_caller(old) != _said_of_caller(new)
 
 
 def set_proven(request: Request) -> None:

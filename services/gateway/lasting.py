@@ -11,7 +11,7 @@ from starlette.requests import Request
 
 from services.chassis.auth import TokenExchange
 from services.gateway.backends import StreamCall
-from services.gateway.credentials import Credential, is_to_replace
+from services.gateway.credentials import Credential
 from services.gateway.descriptors import Method
 from services.gateway.server import stopping_of
 
@@ -47,7 +47,7 @@ class LastingCall:
                     async for message in paced:
                         self._remember(message)
                         yield message
-                        if is_to_replace(token, await self._token()):
+                        if self._credential and self._credential.is_to_replace(token, await self._token()):
                             break
                     else:
                         # It may have ended because the token has.

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 from collections import deque
+from functools import partial
 from typing import Any
 
 import pytest
@@ -100,9 +101,11 @@ def _fill(url: str) -> None:
     """Puts runs that are over straight into the tables of a Baton."""
     database = Database(url, schema="tasks")
 
-    def add(connection: Connection, clock: Clock) -> None:
-        connection.execute(insert(tables.run_history), [past_run(log_excerpt=LOG) for _ in range(1000)])
-
     for _ in range(0, ROWS, 1000):
-        database.run(add)
+        # Made before: a transaction that waits for them for long is taken back.
+        database.run(partial(_add, [past_run(log_excerpt=LOG) for _ in range(1000)]))
     database.close()
+
+
+def _add(runs: list[dict[str, Any]], connection: Connection, clock: Clock) -> None:
+    connection.execute(insert(tables.run_history), runs)

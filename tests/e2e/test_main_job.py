@@ -3,6 +3,7 @@
 import csv
 import io
 import re
+from typing import Any
 
 from tests.support.baton import Baton, task
 from tests.support.waiting import wait_until
@@ -152,11 +153,16 @@ def test_the_reference_needs_no_token_and_no_network(baton: Baton) -> None:
             assert link.startswith("data:") or baton.call("GET", link, token="").status_code == 200, link
 
 
+def _healthy(baton: Baton) -> Any:
+    health = baton.call("GET", "/health", token="").json()
+    return health if health["status"] == "healthy" else None
+
+
 def test_health_says_who_is_there(baton: Baton) -> None:
     assert baton.call("GET", "/health/live", token="").status_code == 200
     assert baton.call("GET", "/health/ready", token="").status_code == 200
-    health = baton.call("GET", "/health", token="").json()
-    assert health["status"] == "healthy"
+    # A loop that is behind for a moment, on a busy machine, is said to be.
+    health = wait_until(lambda: _healthy(baton))
     services = {"baton.sessions.v1", "baton.tasks.v1", "baton.workflows.v1"}
     said = {f"{service}/{what}" for service in services for what in ("database", "loops")}
     said |= {f"baton.tasks.v1/{what}" for what in ("queue", "scheduler", "workers")}
