@@ -36,12 +36,7 @@ _KEY_PARAMETER: Schema = {
     "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"},
 }
 
-_RESUME_PARAMETER: Schema = {
-    "name": RESUME_HEADER,
-    "in": "header",
-    "description": "The id of the last event that was read: the stream goes on behind it. Browsers send it themselves.",
-    "schema": {"type": "string"},
-}
+_RESUMES = "The id of the last event that was read: the stream goes on behind it. Browsers send it themselves."
 _VERSION_PARAMETER: Schema = {
     "name": VERSION_HEADER,
     "in": "header",
@@ -138,10 +133,15 @@ def _parameters(method: Method, binding: Binding, schemas: Schemas) -> list[Sche
     if method.takes_key:
         found.append(_key_parameter(method.descriptor.input_type.fields_by_name[KEY_FIELD]))
     if method.streams_events:
-        found.append(_RESUME_PARAMETER)
+        found.append(_resume_parameter(method, schemas))
     if method.takes_version:
         found.append({"$ref": "#/components/parameters/IfMatch"})
     return found
+
+
+def _resume_parameter(method: Method, schemas: Schemas) -> Schema:
+    field = method.descriptor.input_type.fields_by_name[method.policy.event_stream.resume_field]
+    return _parameter(RESUME_HEADER, "header", field, False, schemas) | {"description": _RESUMES}
 
 
 def _key_parameter(field: FieldDescriptor) -> Schema:

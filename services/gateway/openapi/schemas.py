@@ -4,7 +4,7 @@ What is answered and what is asked for differ: an answer always has every field,
 request may leave fields out, and must keep the contract's rules. So a message used both ways has two schemas.
 """
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
@@ -91,6 +91,9 @@ class Schemas:
         }
         if required:
             schema["required"] = required
+        groups = [[field.name for field in fields if field.containing_oneof is one] for one in descriptor.oneofs]
+        if choices := [_one_at_most(names) for names in groups if len(names) > 1]:
+            schema["allOf"] = choices
         return self._described(descriptor.full_name, schema)
 
     def changed(self, field: FieldDescriptor) -> Schema:
@@ -178,3 +181,8 @@ def _nullable(schema: Schema) -> Schema:
     # A list of choices leaves out what is not in it, whatever the type.
     choices = {"enum": [*schema["enum"], None]} if "enum" in schema else {}
     return schema | choices | {"type": [schema["type"], "null"]}
+
+
+def _one_at_most(names: Iterable[str]) -> Schema:
+    given = [{"required": [name], "properties": {name: {"not": {"type": "null"}}}} for name in names]
+    return {"oneOf": [*given, {"not": {"anyOf": given}}]}

@@ -216,6 +216,14 @@ def test_a_message_of_protobuf_s_own_may_be_all_that_is_asked_and_answered(docum
     }  # fmt: skip
 
 
+def test_of_fields_that_exclude_each_other_one_is_given_at_most(document: Any) -> None:
+    schema = document["components"]["schemas"]["PlantInput"] | {"components": document["components"]}
+    plant = jsonschema.Draft202012Validator(schema)
+    for taken in ({}, {"shelf": "top"}, {"shelf": "top", "ground": None}, {"shelf": None, "ground": None}):
+        assert plant.is_valid(taken)
+    assert not plant.is_valid({"shelf": "top", "ground": {}})
+
+
 def test_only_what_may_be_missing_is_answered_as_null() -> None:
     paths = describe(load_methods(shipped_packages()), {}, "1.2.3")["paths"]
     run, latest = (
