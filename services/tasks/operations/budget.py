@@ -21,7 +21,7 @@ ASKED_AGAIN = timedelta(seconds=60)
 """After how long a run that was kept back is looked at again: so soon what was given a higher limit goes on."""
 _MAX_REASON = 500
 Worked = tuple[Row[Any], Sequence[RunStep]]
-"""A run, and steps of it that are reported."""
+"""A run, and what is newly known of its steps."""
 
 
 def take_budgets(connection: Connection, clock: Clock, source: str, messages: Sequence[Message]) -> None:
@@ -56,7 +56,7 @@ def within_budgets(
 
 
 def tell_usage(connection: Connection, worked: Collection[Worked], clock: Clock) -> None:
-    """Publishes what the reported steps of runs have used, of those whose agent or task is counted."""
+    """Publishes what new steps of runs have used, of those whose agent or task is counted."""
     subjects = {subject for row, _ in worked for subject in _subjects(row.created_by, row.task_id)}
     counted = {one.subject for one in store.standings(connection, subjects) if one.is_counted}
     used = []

@@ -178,7 +178,7 @@ def report_runs(connection: Connection, reports: Sequence[RunReport], clock: Clo
     to_end = any(report.outcome is not None for report in reports)
     held = lease_store.lock_held(connection, [report.lease for report in reports], to_end=to_end)
     receipts, steps, ended, changes = [], [], [], _Changes()
-    worked = [(held[report.lease], report.steps) for report in reports if report.lease in held and report.steps]
+    rows = {row.id: row for row in held.values()}
     for report in reports:
         row = held.get(report.lease)
         receipts.append(Receipt(row is not None, row is not None and row.cancel_requested_at is not None))
@@ -189,8 +189,11 @@ def report_runs(connection: Connection, reports: Sequence[RunReport], clock: Clo
             # The lease ends with its outcome: what another report says of it later comes too late.
             ended.append(held.pop(report.lease))
             _decide(changes, row, report, clock.now())
-    if not add_steps(connection, steps):
+    new = add_steps(connection, steps)
+    if sum(map(len, new.values())) < len(steps):
         _require_own_places(connection, reports, receipts)
+    # Of a report that is sent again nothing is new.
+    worked = [(rows[run_id], done) for run_id, done in new.items()]
     if worked and worked[0][0].any_counted:
         tell_usage(connection, worked, clock)
     roles = changes.apply(connection, ended, clock.now()) if ended else set()

@@ -1,7 +1,7 @@
 """The recorded steps of runs and their items, as workers add to them and get them back."""
 
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import (
@@ -16,6 +16,7 @@ from sqlalchemy import (
     bindparam,
     insert,
     literal_column,
+    or_,
     select,
     true,
 )
@@ -51,28 +52,39 @@ _STEP: batch.Columns = {
     "items_failed": Integer(),
 }
 _ITEM: batch.Columns = {"run_id": Id(), "position": Integer(), "item": Integer(), **_BOTH}
+# What says whether a failure is one that is known. When it ended does not: of a report without it, that is the report.
+_FAILURE = ("attempt", "tries", "status", "error")
+_Key = tuple[str, int, int]
+_WHOLE = -1
+"""Stands for the item of what is a step itself."""
 
 
-def add_steps(connection: Connection, steps: Sequence[tuple[str, RunStep]]) -> bool:
-    """Records finished steps and items by run id. One that is recorded already stays, unless it had failed.
+def add_steps(connection: Connection, steps: Sequence[tuple[str, RunStep]]) -> Mapping[str, list[RunStep]]:
+    """Records finished steps and items by run id; answers those that were not known, by run.
 
-    Says whether every step was recorded, and so none stayed.
+    One that is recorded already stays, unless it had failed, and this is not the same failure told again.
     """
-    recorded: dict[tuple[str, int, int], RunStep] = {}
+    told: dict[_Key, RunStep] = {}
     for run_id, step in steps:
-        key = run_id, step.position, -1 if step.item is None else step.item
-        earlier = recorded.get(key)
+        key = run_id, step.position, _WHOLE if step.item is None else step.item
+        earlier = told.get(key)
         if earlier is None or earlier.status is StepStatus.FAILED:
-            recorded[key] = step
-    in_order = sorted(recorded.items(), key=lambda entry: entry[0])
+            told[key] = step
+    new: dict[str, list[RunStep]] = defaultdict(list)
+    for key in _recorded(connection, sorted(told.items(), key=lambda entry: entry[0])):
+        new[key[0]].append(told[key])
+    return new
+
+
+def _recorded(connection: Connection, in_order: Sequence[tuple[_Key, RunStep]]) -> Iterator[_Key]:
     whole = [_step_row(run_id, step) for (run_id, *_), step in in_order if step.item is None]
     items = [_item_row(run_id, step) for (run_id, *_), step in in_order if step.item is not None]
-    written = 0
     if whole:
-        written = connection.execute(_record_steps(connection), batch.rows(connection, _STEP, whole)).rowcount
+        for row in connection.execute(_record_steps(connection), batch.rows(connection, _STEP, whole)):
+            yield row.run_id, row.position, _WHOLE
     if items:
-        connection.execute(_record_items(connection), batch.rows(connection, _ITEM, items))
-    return written == sum(step.item is None for _, step in steps)
+        for row in connection.execute(_record_items(connection), batch.rows(connection, _ITEM, items)):
+            yield row.run_id, row.position, row.item
 
 
 def copy_done_steps(connection: Connection, *, from_run: str, to_run: str) -> None:
@@ -169,11 +181,12 @@ def _record(table: Table, columns: batch.Columns, for_postgres: bool) -> Any:
     # Without a WHERE, SQLite takes the ON of the conflict for one of a join.
     source = select(*given.c).where(true())
     statement = (postgresql if for_postgres else sqlite).insert(table).from_select(list(columns), source)
+    is_another = or_(*(table.c[name].is_distinct_from(statement.excluded[name]) for name in _FAILURE))
     return statement.on_conflict_do_update(
         index_elements=keys,
         set_={name: statement.excluded[name] for name in columns if name not in table.primary_key.columns},
-        where=table.c.status == literal_column("'failed'"),
-    )
+        where=(table.c.status == literal_column("'failed'")) & is_another,
+    ).returning(*keys)
 
 
 @per_engine

@@ -28,7 +28,7 @@ from services.chassis.timestamps import from_timestamp, to_timestamp
 from services.tasks.operations.budget import ASKED_AGAIN
 from services.tasks.store import tables
 from tests.integration.tasks.running import Tasks, task_request
-from tests.integration.tasks.work import step
+from tests.integration.tasks.work import failed_step, step
 
 REASON = "budget b of agent a: 3 of 2 tokens"
 
@@ -171,6 +171,38 @@ async def test_what_runs_use_is_told_of_those_who_are_counted(tasks: Tasks) -> N
     assert await usage(tasks) == [
         {"agent_id": counted, "task_id": task_id, "run_id": run_id, "tool_calls": 3, "wall_time_ms": 12}
     ]
+
+
+async def test_what_is_reported_again_is_counted_once(tasks: Tasks) -> None:
+    owner = new_id()
+    await queued(tasks, owner)
+    await tell(tasks, "agent", owner, blocked=False, is_counted=True)
+    (run,) = await tasks.lease()
+    steps = [
+        step(0, duration_ms=5),
+        failed_step(1, duration_ms=7, tries=2),
+        step(2, item=0, duration_ms=11),
+        failed_step(2, item=1, duration_ms=13, finished_at=None),
+    ]
+    report = RunReport(lease=run.lease, steps=steps)
+    assert await tasks.report(report) == [True]
+    tasks.clock.advance(seconds=1)
+    assert await tasks.report(report) == [True]
+    # What is told along with what is known is new all the same, and so is a step that failed and is done again.
+    more = [*steps[:3], step(1, duration_ms=17), failed_step(2, item=1, tries=2, duration_ms=19)]
+    assert await tasks.report(RunReport(lease=run.lease, steps=more)) == [True]
+    assert [(one["tool_calls"], one["wall_time_ms"]) for one in await usage(tasks)] == [(5, 36), (3, 36)]
+
+
+async def test_what_is_refused_is_not_counted(tasks: Tasks) -> None:
+    owner = new_id()
+    await queued(tasks, owner)
+    await tell(tasks, "agent", owner, blocked=False, is_counted=True)
+    (run,) = await tasks.lease()
+    ends = RunReport(lease=run.lease, steps=[step(0)], succeeded=RunSucceeded())
+    assert await tasks.report(ends, RunReport(lease=run.lease, steps=[step(1)])) == [True, False]
+    assert await tasks.report(ends) == [False]
+    assert [one["tool_calls"] for one in await usage(tasks)] == [1]
 
 
 @pytest.mark.parametrize("wrong", [{"kind": "session"}, {"id": "x"}, {"is_blocked": 1}, {"blocked_until": 3}])
