@@ -50,9 +50,11 @@ class Tail(Generic[_T]):
         wakeup: Wakeup,
         *,
         metric: str,
+        poll_seconds: float | None = None,
     ) -> None:
-        """`metric` is the name of how many watch."""
+        """`metric` is the name of how many watch; without hints `end` is asked each `poll_seconds`, or each second."""
         self._find_end, self._look, self._wakeup = end, look, wakeup
+        self._poll_seconds = poll_seconds
         self._end = 0
         self._moved = Wakeup()
         self._looks: OrderedDict[int, asyncio.Task[Look[_T]]] = OrderedDict()
@@ -123,7 +125,7 @@ class Tail(Generic[_T]):
             if end > self._end:
                 self._end = end
                 self._moved.wake()
-            await self._wakeup.wait(hint, POLL_SECONDS)
+            await self._wakeup.wait(hint, self._poll_seconds or POLL_SECONDS)
 
     async def _shared_look(self, position: int) -> Look[_T]:
         """What is behind a place before the end: a look that somebody has taken there finds what any other would."""

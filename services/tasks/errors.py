@@ -10,6 +10,7 @@ from services.chassis.errors import (
     NotFound,
     PermissionDenied,
     ResourceExhausted,
+    Unavailable,
 )
 from services.tasks.models.approval import ApprovalStatus
 from services.tasks.models.event import MAX_DEPTH
@@ -143,6 +144,16 @@ class RunNotFound(NotFound):
 
     def __init__(self, run_id: str) -> None:
         super().__init__(f"run {run_id} does not exist", reason="RUN_NOT_FOUND", metadata={"run_id": run_id})
+
+
+class ChangesForgotten(Unavailable):
+    """Who watches runs is so far behind that some of what has changed is not known any more."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "some of what has changed since is not known any more: come again, and ask for all runs anew",
+            reason="CHANGES_FORGOTTEN",
+        )
 
 
 class RunFinished(FailedPrecondition):

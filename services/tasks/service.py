@@ -99,6 +99,7 @@ class Service:
     server: grpc.aio.Server
     database: Database
     work: WorkServicer
+    runs: RunServicer
     idempotency: Idempotency
     scheduler: Scheduler
     reaper: Reaper
@@ -148,8 +149,9 @@ class Service:
         )
 
     def stop_waiting(self) -> None:
-        """Ends the calls that wait for work, so that the server need not wait for them."""
+        """Ends the calls that wait for something, so that the server need not wait for them."""
         self.work.stop()
+        self.runs.stop()
 
     async def close(self) -> None:
         """Closes the database, after the server has stopped, once no claim is left to be given back."""
@@ -212,9 +214,8 @@ def build(settings: Settings, clock: Clock | None = None) -> Service:
     routing_service_pb2_grpc.add_RoutingServiceServicer_to_server(
         RoutingServicer(idempotency, work_wakeup, settings.default_timezone), server
     )
-    run_service_pb2_grpc.add_RunServiceServicer_to_server(
-        RunServicer(database, idempotency, cursors, work_wakeup), server
-    )
+    run_servicer = RunServicer(database, idempotency, cursors, work_wakeup)
+    run_service_pb2_grpc.add_RunServiceServicer_to_server(run_servicer, server)
     work_service_pb2_grpc.add_WorkServiceServicer_to_server(work_servicer, server)
     tool_service_pb2_grpc.add_ToolServiceServicer_to_server(ToolServicer(database, idempotency, cursors), server)
     ledger_service_pb2_grpc.add_LedgerServiceServicer_to_server(LedgerServicer(database, idempotency, cursors), server)
@@ -261,6 +262,7 @@ def build(settings: Settings, clock: Clock | None = None) -> Service:
         server=server,
         database=database,
         work=work_servicer,
+        runs=run_servicer,
         idempotency=idempotency,
         scheduler=scheduler,
         reaper=reaper,

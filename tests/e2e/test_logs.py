@@ -1,13 +1,10 @@
 """Logs, prompts, chat and the feed over REST, and the feed live, as server-sent events."""
 
 import json
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
-from http.client import HTTPConnection, HTTPException, HTTPResponse
-from socket import SHUT_RDWR
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
 
@@ -16,6 +13,7 @@ import requests
 
 from tests.e2e.conftest import StartBaton
 from tests.support.baton import Baton
+from tests.support.events import Events, told
 from tests.support.waiting import wait_until
 
 
@@ -52,52 +50,17 @@ def new_scribe(baton: Baton) -> Scribe:
     return Scribe(baton, agent_id, baton.create(f"/agents/{agent_id}/tokens", {})["token"])
 
 
-@dataclass
-class Watch:
-    """What somebody who watches has been told."""
-
-    response: HTTPResponse
-    events: list[dict[str, str]] = field(default_factory=list)
-
-    def read(self) -> None:
-        event: dict[str, str] = {}
-        # It is hung up on from the other thread.
-        with suppress(HTTPException, OSError):
-            while raw := self.response.readline():
-                line = raw.decode().rstrip("\n")
-                name, _, value = line.partition(": ")
-                if line and not line.startswith(":"):
-                    event[name] = value
-                elif event:
-                    self.events.append(event)
-                    event = {}
-
-    def contents(self) -> list[str]:
-        entries = (json.loads(event["data"])["entry"] for event in self.events)
-        return [(entry["agent_log"] or {"content": "?"})["content"] for entry in entries if entry]
-
-
 @contextmanager
-def watching(scribe: Scribe, query: str = "", **headers: str) -> Iterator[Watch]:
-    """Somebody who watches the scribe's own entries."""
-    named = {"Authorization": f"Bearer {scribe.token}"} | {k.replace("_", "-"): v for k, v in headers.items()}
-    connection = HTTPConnection("127.0.0.1", scribe.baton.port, timeout=60)
-    connection.request("GET", f"/feed:watch?agent_id={scribe.id}{query}", headers=named)
-    socket, response = connection.sock, connection.getresponse()
-    assert response.status == 200, response.read()
-    assert response.headers["content-type"].startswith("text/event-stream")
-    watch = Watch(response)
-    reader = threading.Thread(target=watch.read)
-    reader.start()
-    try:
-        wait_until(lambda: watch.events)
-        yield watch
-    finally:
-        with suppress(OSError):
-            socket.shutdown(SHUT_RDWR)
-        reader.join()
-        response.close()
-        connection.close()
+def watching(scribe: Scribe, query: str = "", **headers: str) -> Iterator[Events]:
+    """What somebody is told who watches the scribe's own entries."""
+    with told(scribe.baton.port, f"/feed:watch?agent_id={scribe.id}{query}", scribe.token, **headers) as events:
+        yield events
+
+
+def contents(watch: Events) -> list[str]:
+    """The texts of the entries that were told."""
+    entries = (json.loads(event["data"])["entry"] for event in watch.events)
+    return [(entry["agent_log"] or {"content": "?"})["content"] for entry in entries if entry]
 
 
 def test_an_agent_writes_its_log_and_reads_it(scribe: Scribe) -> None:
@@ -116,13 +79,13 @@ def test_an_agent_writes_its_log_and_reads_it(scribe: Scribe) -> None:
 def test_who_watches_is_told_and_goes_on_where_it_broke_off(scribe: Scribe) -> None:
     with watching(scribe) as watch:
         scribe.log("a", "b", "c")
-        wait_until(lambda: watch.contents() == ["a", "b", "c"])
+        wait_until(lambda: contents(watch) == ["a", "b", "c"])
         last_but_one = watch.events[2]["id"]
     scribe.log("d")
     with watching(scribe, "&after=0", Last_Event_ID=last_but_one) as watch:
-        wait_until(lambda: watch.contents() == ["c", "d"])
+        wait_until(lambda: contents(watch) == ["c", "d"])
         scribe.log("e")
-        wait_until(lambda: watch.contents() == ["c", "d", "e"])
+        wait_until(lambda: contents(watch) == ["c", "d", "e"])
 
 
 def test_bad_input_is_named_and_stores_nothing(scribe: Scribe) -> None:
@@ -216,10 +179,10 @@ def test_baton_stops_while_somebody_watches(start_baton: StartBaton) -> None:
     scribe = new_scribe(baton)
     with watching(scribe) as watch:
         scribe.log("last")
-        wait_until(lambda: watch.contents() == ["last"])
+        wait_until(lambda: contents(watch) == ["last"])
         assert baton.stop() == 0
     baton.start()
     # What was told before is not told again.
     with watching(scribe, Last_Event_ID=watch.events[-1]["id"]) as back:
         scribe.log("first")
-        wait_until(lambda: back.contents() == ["first"])
+        wait_until(lambda: contents(back) == ["first"])

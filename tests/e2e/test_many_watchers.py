@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.baton import Baton
+from tests.support.baton import Baton, task
 
 WATCHERS, FEW = 500, 20
 # A service has this many database threads at most, and they begin when they are first needed.
@@ -69,6 +69,17 @@ async def test_all_who_watch_the_feed_are_told_and_none_costs_a_thread(baton: Ba
         return lambda told: told["entry"] is not None and (told["entry"]["system_log"] or {}).get("message") == text
 
     await _are_told(baton, "sessions", "/feed:watch?source_type=system_log", write, tells)
+
+
+@pytest.mark.timeout(240)
+async def test_all_who_watch_runs_are_told_and_none_costs_a_thread(baton: Baton) -> None:
+    def run(title: str) -> None:
+        baton.run_now(baton.create("/tasks", task(title, {"uses": "echo.test"}))["id"])
+
+    def tells(title: str) -> Callable[[Any], bool]:
+        return lambda told: told["run"] is not None and told["run"]["task"] == title
+
+    await _are_told(baton, "tasks", "/runs:watch?status=succeeded", run, tells)
 
 
 async def _are_told(

@@ -32,6 +32,7 @@ from services.tasks.operations.task import get_task
 from services.tasks.pruning import Pruner
 from services.tasks.servicer.explain import RunExplanations
 from services.tasks.servicer.run_control import RunControl
+from services.tasks.servicer.run_watch import RunWatches, Watching
 from services.tasks.store import export, history, statistics
 from services.tasks.store.step import list_items
 
@@ -42,7 +43,7 @@ _COUNTED = 10_001
 _TASK_DAYS, _SUMMARY_DAYS = 30, 7
 
 
-class RunServicer(RunControl, RunExplanations, rpc.RunServiceServicer):
+class RunServicer(RunControl, RunExplanations, RunWatches, rpc.RunServiceServicer):
     """Runs, as people read them."""
 
     def __init__(self, database: Database, idempotency: Idempotency, cursors: Cursors, work_wakeup: Wakeup) -> None:
@@ -51,6 +52,11 @@ class RunServicer(RunControl, RunExplanations, rpc.RunServiceServicer):
         self._cursors = cursors
         self._work_wakeup = work_wakeup
         self._pruner = Pruner(database)
+        self._watching = Watching(database)
+
+    def stop(self) -> None:
+        """Ends the calls that would otherwise go on for as long as anybody watches."""
+        self._watching.tail.stop()
 
     async def GetRun(self, request: pb.GetRunRequest, context: _Context) -> pb.GetRunResponse:
         run_id = request.run_id

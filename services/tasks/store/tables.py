@@ -301,6 +301,26 @@ run_history = Table(
     postgresql_partition_by="RANGE (id)",
 )
 
+# Which runs have been added, changed or ended lately, as triggers note while somebody watches: `run_watch` says until
+# when, and since which position nothing is missing. On PostgreSQL the position is that of the transaction, so nobody
+# waits for anybody, and what is behind those that have not ended is not known yet; on SQLite it counts up, from the
+# last one in `run_watch`.
+run_changes = Table(
+    "run_changes",
+    metadata,
+    Column("position", BigInteger, primary_key=True, autoincrement=False),
+    Column("run_id", Id, primary_key=True),
+)
+run_watch = Table(
+    "run_watch",
+    metadata,
+    Column("id", SmallInteger, primary_key=True, autoincrement=False),
+    Column("until", Timestamp, nullable=False),
+    Column("since", BigInteger, nullable=False),
+    Column("position", BigInteger, nullable=False),
+    CheckConstraint("id = 1", name="id"),
+)
+
 # The names that runs have, or may soon have: collected by triggers, so that a text is searched in each of them once.
 run_names = Table("run_names", metadata, Column("task", String(64), primary_key=True))
 

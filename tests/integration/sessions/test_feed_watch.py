@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import orjson
@@ -12,7 +12,6 @@ from baton.api.v1.auth_service_pb2 import ExchangeTokenRequest
 from baton.sessions.v1 import feed_service_pb2 as pb
 from baton.sessions.v1.feed_service_pb2_grpc import FeedServiceStub
 from joserfc.jwk import OKPKey
-from sqlalchemy import Engine, event
 
 from services.chassis import loops, tail
 from services.chassis.errors import InvalidArgument, Unauthenticated, Unavailable
@@ -24,6 +23,7 @@ from tests.support.clock import ManualClock
 from tests.support.databases import context_url, postgres_copy
 from tests.support.grpc import Signer, serve_in_process
 from tests.support.postgres import Postgres
+from tests.support.statements import counted_statements
 from tests.support.waiting import await_until
 
 PROMPTLY = 5.0
@@ -73,21 +73,6 @@ def postgres_database(postgres: Postgres, postgres_template: str) -> Iterator[st
     """The superuser's URL of a database on PostgreSQL, where there are replicas."""
     with postgres_copy(postgres, postgres_template) as url:
         yield url
-
-
-@contextmanager
-def counted_statements() -> Iterator[list[str]]:
-    """What any database of this process is asked meanwhile."""
-    asked: list[str] = []
-
-    def note(connection: Any, cursor: Any, statement: str, *_: Any) -> None:
-        asked.append(statement)
-
-    event.listen(Engine, "before_cursor_execute", note)
-    try:
-        yield asked
-    finally:
-        event.remove(Engine, "before_cursor_execute", note)
 
 
 @pytest.fixture

@@ -1,17 +1,18 @@
 """The tasks service, served in the test's own process on each engine."""
 
 from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Connection, delete
+from sqlalchemy import Connection, delete, update
 
 from services.chassis.clock import Clock
 from services.chassis.database import Database
 from services.tasks.config import Settings
 from services.tasks.service import SCHEMA, build
 from services.tasks.servicer import work
-from services.tasks.store.tables import metadata
+from services.tasks.store.tables import metadata, run_watch
 from tests.integration.tasks.running import Tasks
 from tests.support import databases
 from tests.support.clock import ManualClock
@@ -84,5 +85,8 @@ def server(tmp_path: Path) -> Iterator[Stream]:
 
 
 def _empty(connection: Connection, clock: Clock) -> None:
+    # The one row of `run_watch` is there from the beginning, and says that nobody watches.
     for table in reversed(metadata.sorted_tables):
-        connection.execute(delete(table))
+        if table is not run_watch:
+            connection.execute(delete(table))
+    connection.execute(update(run_watch).values(until=datetime.fromtimestamp(0, UTC)))

@@ -63,6 +63,7 @@ NEEDED = {
     "CancelLedgerRun": "approvals:decide",
     "GetRun": "runs:read",
     "ListRuns": "runs:read",
+    "WatchRuns": "runs:read",
     "ListRunSteps": "runs:read",
     "ExportRuns": "runs:read",
     "ListStepItems": "runs:read",
@@ -132,7 +133,11 @@ async def call(channel: Channel, method: MethodDescriptor) -> Any:
     request, response = (GetMessageClass(message)() for message in (method.input_type, method.output_type))
     if method.server_streaming:
         stream = channel.unary_stream(path, type(request).SerializeToString, type(response).FromString)
-        return [message async for message in stream(request)]
+        messages = stream(request)
+        # The first is enough: one that tells what happens has no last.
+        first = await anext(aiter(messages), None)
+        messages.cancel()
+        return first
     return await channel.unary_unary(path, type(request).SerializeToString, type(response).FromString)(request)
 
 
