@@ -22,7 +22,7 @@ LEFT_OUT = {
 MODES = {"sqlite": "negative", "postgres": "positive"}
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_the_api_is_as_it_is_described(engine: str, start_here: StartBaton, tmp_path: Path) -> None:
     baton = start_here(BATON_DEMO="1")
     left_out = "".join(f"left out: {operation}, because it {reason}\n" for operation, reason in LEFT_OUT.items())
@@ -35,6 +35,8 @@ def test_the_api_is_as_it_is_described(engine: str, start_here: StartBaton, tmp_
             f"{baton.url}/openapi.json",
             f"--mode={MODES[engine]}",
             *(f"--exclude-operation-id={operation}" for operation in LEFT_OUT),
+            # Further paths of the same methods.
+            r"--exclude-operation-id-regex=_\d+$",
             "--no-color",
         ],
         cwd=tmp_path,
