@@ -78,6 +78,9 @@ async def serve(
     Those that take longer than `grace_seconds` are broken off. With `shares_port` the system shares new connections
     out to all who listen there. Raises OSError when it cannot listen.
     """
+    stopping = asyncio.create_task(until())
+    # It hears of being told to from before anybody can reach it.
+    await asyncio.sleep(0)
     listening = listen(host, port, backlog=_BACKLOG, stall_seconds=STALL_SECONDS, shares_port=shares_port)
     busy = InFlight(app)
     # Embedded: one process, on our loop, with our signals and no output of its own.
@@ -94,7 +97,6 @@ async def serve(
     )
     server.on_startup(lambda: _log.info("serving", extra={"address": f"{host}:{port}"}))
     serving = asyncio.create_task(server.serve())
-    stopping = asyncio.create_task(until())
     await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
     stopping.cancel()
     if serving.done():
