@@ -80,7 +80,7 @@ def backend(port: int) -> None:
         contract = _contract()
         plant = json_format.ParseDict(PLANT, contract.plant())
         plants = {PLANT["id"]: plant} | {str(number): plant for number in range(99)}
-        server, _, _ = await start_backend(Greenhouse(contract, plants=plants), f"127.0.0.1:{port}")
+        server, _, _ = await start_backend(Greenhouse(contract, plants=plants), address=f"127.0.0.1:{port}")
         await server.wait_for_termination()
 
     asyncio.run(run())
