@@ -1,6 +1,6 @@
 """Budgets: made, changed, spent, and told to those who enforce them."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -108,16 +108,31 @@ def tell(connection: Connection, budget: Budget, clock: Clock) -> None:
 
     It is the whole of what there is to know of an agent or a task: whatever came before does not matter any more.
     """
-    task_id = None if budget.agent_id else _task_of(connection, budget)
-    if not (budget.agent_id or task_id):
-        return  # a session that is about nothing: nothing is done for it here
+    if budget.agent_id:
+        _tell(connection, "agent", budget.agent_id, store.budgets_of_agent(connection, budget.agent_id), clock)
+    elif task_id := _task_of(connection, budget):  # a session that is about nothing: nothing is done for it here
+        _tell_of_task(connection, task_id, clock)
+
+
+def tell_move(connection: Connection, session_id: str, task_ids: Collection[str | None], clock: Clock) -> None:
+    """Tells of the tasks that a session was about and is about now: its budgets, if it has any, go with it."""
+    # Whoever spends them at this moment tells of the one task or of the other, and not of what is over.
+    if store.lock_budgets_of(connection, (), [session_id]):
+        for task_id in filter(None, task_ids):
+            _tell_of_task(connection, task_id, clock)
+
+
+def _tell_of_task(connection: Connection, task_id: str, clock: Clock) -> None:
+    _tell(connection, "task", task_id, store.budgets_about(connection, task_id), clock)
+
+
+def _tell(connection: Connection, kind: str, subject_id: str, all_of_them: Sequence[Budget], clock: Clock) -> None:
     now = clock.now()
-    all_of_them = store.budgets_about(connection, agent_id=budget.agent_id or "", task_id=task_id or "")
     exceeded = [one for one in all_of_them if one.state_at(now) is BudgetState.HARD_EXCEEDED]
     ends = [one.period.end(now) for one in exceeded]
     payload = {
-        "kind": "agent" if budget.agent_id else "task",
-        "id": budget.agent_id or task_id,
+        "kind": kind,
+        "id": subject_id,
         "is_blocked": bool(exceeded),
         "blocked_until": _latest(ends),
         "is_counted": any(one.metric in TOLD_BY_RUNS for one in all_of_them),

@@ -29,7 +29,7 @@ from services.sessions.models.session import (
     SessionStatus,
     Transition,
 )
-from services.sessions.operations import session_faults
+from services.sessions.operations import budget, session_faults
 from services.sessions.operations import session_telling as telling
 from services.sessions.store import session as store
 
@@ -84,7 +84,7 @@ def update_session(
         _check_transition(before, after.status)
     if before.status.is_final and any(name in changes for name in _TIMEOUTS):
         raise SessionEnded(session_id, before.status)
-    return _save(
+    saved = _save(
         connection,
         before,
         after,
@@ -94,6 +94,9 @@ def update_session(
         reason=reason,
         request_id=request_id,
     )
+    if saved.task_id != before.task_id:
+        budget.tell_move(connection, session_id, (before.task_id, saved.task_id), clock)
+    return saved
 
 
 def send_event(

@@ -35,13 +35,16 @@ def lock_budgets_of(connection: Connection, agent_ids: Collection[str], session_
     return [_budget(row) for row in connection.execute(query)]
 
 
-def budgets_about(connection: Connection, *, agent_id: str = "", task_id: str = "") -> list[Budget]:
-    """All budgets of an agent, or of all sessions that are about a task."""
-    if agent_id:
-        query = select(budgets).where(budgets.c.agent_id == agent_id)
-    else:
-        about = select(sessions.c.id).where(sessions.c.task_id == task_id)
-        query = select(budgets).where(budgets.c.session_id.in_(about))
+def budgets_of_agent(connection: Connection, agent_id: str) -> list[Budget]:
+    """All budgets of an agent."""
+    query = select(budgets).where(budgets.c.agent_id == agent_id)
+    return [_budget(row) for row in connection.execute(query.order_by(budgets.c.id))]
+
+
+def budgets_about(connection: Connection, task_id: str) -> list[Budget]:
+    """All budgets of the sessions that are about a task."""
+    about = select(sessions.c.id).where(sessions.c.task_id == task_id)
+    query = select(budgets).where(budgets.c.session_id.in_(about))
     return [_budget(row) for row in connection.execute(query.order_by(budgets.c.id))]
 
 

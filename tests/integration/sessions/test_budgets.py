@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from baton.sessions.v1 import budget_pb2
+from baton.sessions.v1 import budget_pb2, session_pb2
 from baton.sessions.v1.budget_service_pb2 import (
     CreateBudgetRequest,
     DeleteBudgetRequest,
@@ -151,6 +151,39 @@ async def test_a_session_s_budget_is_about_its_task(sessions: Sessions, owner: O
     messages = [(one["kind"], one["id"], one["is_blocked"]) for one in await told(sessions, "budget")]
     assert messages == [("task", task_id, False), ("task", task_id, True)]
     assert len(await events(sessions)) == 2
+
+
+async def standings(sessions: Sessions) -> dict[str, tuple[bool, bool]]:
+    """Of each task that was told of whether its runs are stopped, and whether they are counted."""
+    return {one["id"]: (one["is_blocked"], one["is_counted"]) for one in await told(sessions, "budget")}
+
+
+async def test_a_session_takes_its_budgets_to_another_task(sessions: Sessions, owner: Owner) -> None:
+    first, second = new_id(), new_id()
+    session_id, without = await owner.begin(task_id=first), await owner.begin(task_id=first)
+    await make(sessions, session_id=session_id, hard_limit=100)
+    calls = await make(sessions, session_id=session_id, metric=TOOL_CALLS, hard_limit=100)
+    await record(sessions, owner.agent_id, {"input_tokens": 100, "session_id": session_id})
+    assert await standings(sessions) == {first: (True, True)}
+    await owner.update(without, task_id=second)
+    assert await standings(sessions) == {first: (True, True)}
+    await owner.update(session_id, task_id=second)
+    assert await standings(sessions) == {first: (False, False), second: (True, True)}
+    await owner.update(session_id, status=session_pb2.SESSION_STATUS_ACTIVE)
+    await sessions.budgets().DeleteBudget(DeleteBudgetRequest(budget_id=calls.id))
+    assert len(await told(sessions, "budget")) == 6
+    assert await standings(sessions) == {first: (False, False), second: (True, False)}
+
+
+async def test_a_budget_is_used_up_while_its_session_goes_to_another_task(sessions: Sessions, owner: Owner) -> None:
+    for _ in range(10):
+        first, second = new_id(), new_id()
+        session_id = await owner.begin(task_id=first)
+        await make(sessions, session_id=session_id, hard_limit=100)
+        used = record(sessions, owner.agent_id, {"input_tokens": 100, "session_id": session_id})
+        await asyncio.gather(used, owner.update(session_id, task_id=second))
+        told_last = await standings(sessions)
+        assert (told_last[first], told_last[second]) == ((False, False), (True, False))
 
 
 async def test_of_fifty_writers_one_reaches_the_limit(sessions: Sessions, owner: Owner) -> None:
