@@ -3,8 +3,9 @@
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
+from uuid import UUID
 
-from sqlalchemy import Connection, Row, delete, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Row, delete, insert, select, tuple_, update
 
 from services.chassis.ids import new_id
 from services.tasks.models.event import Event
@@ -16,6 +17,7 @@ from services.tasks.store.webhook import subscribers
 _d = webhook_deliveries.c
 _READ = [column for column in _d if column.name != "lease_token"]
 _AT_ONCE = 1000
+_FIRST_ID, _LAST_ID = str(UUID(int=0)), str(UUID(int=(1 << 128) - 1))
 _ABOUT_RUNS = "run."
 
 
@@ -125,14 +127,11 @@ def list_deliveries(
     before_id: str | None = None,
 ) -> list[WebhookDelivery]:
     """Up to `limit` deliveries of a webhook, all or those of one event, newest first, with ids below `before_id`."""
-    query = select(*_READ).where(_d.webhook_id == webhook_id)
-    if status is not None:
-        query = query.where(_d.status == status.value)
     if event_id:
-        query = query.where(_d.event_id == event_id)
-    if before_id is not None:
-        query = query.where(_d.id < before_id)
-    return [_delivery(row) for row in connection.execute(query.order_by(_d.id.desc()).limit(limit))]
+        return _of_event(connection, webhook_id, event_id, status, before_id or _LAST_ID)
+    key, within = _span(webhook_id, status, before_id or _LAST_ID)
+    query = select(*_READ).where(*within).order_by(*(column.desc() for column in key)).limit(limit)
+    return [_delivery(row) for row in connection.execute(query)]
 
 
 def renew(connection: Connection, delivery_ids: Sequence[str], now: datetime) -> None:
@@ -150,8 +149,8 @@ def renew(connection: Connection, delivery_ids: Sequence[str], now: datetime) ->
 
 def oldest_dead(connection: Connection, webhook_id: str, limit: int) -> list[str]:
     """The ids of up to `limit` dead deliveries of a webhook, the oldest first."""
-    dead = select(_d.id).where(_d.webhook_id == webhook_id, _d.status == DeliveryStatus.DEAD.value)
-    return list(connection.execute(dead.order_by(_d.id).limit(limit)).scalars())
+    key, within = _span(webhook_id, DeliveryStatus.DEAD)
+    return list(connection.execute(select(_d.id).where(*within).order_by(*key).limit(limit)).scalars())
 
 
 def delete_pending(connection: Connection, webhook_id: str) -> int:
@@ -166,6 +165,33 @@ def oldest_pending(connection: Connection) -> datetime | None:
     oldest = pending.order_by(_d.id).limit(1).scalar_subquery()
     found = connection.execute(select(oldest).select_from(webhooks).where(webhooks.c.enabled)).scalars()
     return min((since for since in found if since is not None), default=None)
+
+
+def _of_event(
+    connection: Connection, webhook_id: str, event_id: str, status: DeliveryStatus | None, before_id: str
+) -> list[WebhookDelivery]:
+    """The one delivery of an event to a webhook, if there is one that is wanted."""
+    query = select(*_READ).where(_d.event_id == event_id, _d.webhook_id == webhook_id, _d.id < before_id)
+    if status is not None:
+        query = query.where(_d.status == status.value)
+    return [_delivery(row) for row in connection.execute(query)]
+
+
+def _span(
+    webhook_id: str, status: DeliveryStatus | None, before_id: str = _LAST_ID
+) -> tuple[Sequence[ColumnElement[Any]], Sequence[ColumnElement[bool]]]:
+    """The key of an index, and between which of its values a webhook's deliveries are, of one status or of all.
+
+    Only that index has the order of the whole key. When just their ids are to be in order, PostgreSQL may go through
+    those of all webhooks instead: it takes it that every webhook has deliveries of every status among any few of them.
+    """
+    columns: list[ColumnElement[Any]] = [_d.webhook_id]
+    values = [webhook_id]
+    if status is not None:
+        columns.append(_d.status)
+        values.append(status.value)
+    key = (*columns, _d.id)
+    return key, (tuple_(*key) > (*values, _FIRST_ID), tuple_(*key) < (*values, before_id))
 
 
 def _is_due(now: datetime) -> list[Any]:
