@@ -125,6 +125,8 @@ class TokenExchange:
         if answer is None or time.monotonic() - asked_at > EXCHANGE_MEMORY_SECONDS:
             answer = asyncio.create_task(self._ask(token))
             self._remember(token, answer)
+        if answer.done():
+            return answer.result()
         # Shielded: the first of several waiting callers may give up without failing the others.
         return await asyncio.shield(answer)
 

@@ -15,7 +15,7 @@ from functools import cache
 import orjson
 from opentelemetry import metrics, trace
 from opentelemetry.context import Context
-from opentelemetry.sdk.metrics import Histogram, MeterProvider
+from opentelemetry.sdk.metrics import AlwaysOffExemplarFilter, Histogram, MeterProvider
 from opentelemetry.sdk.metrics.export import MetricReader, PeriodicExportingMetricReader
 from opentelemetry.sdk.metrics.view import ExplicitBucketHistogramAggregation, View
 from opentelemetry.sdk.resources import Resource
@@ -80,7 +80,11 @@ def configure(service: str, *, clean: Clean | None = None, exposes: bool = False
         if address:
             exposition.serve_or_exit(service, address)
     trace.set_tracer_provider(tracer_provider)
-    metrics.set_meter_provider(MeterProvider(readers, resource=resource, shutdown_on_exit=False, views=[_SECONDS]))
+    # Where no spans are kept, there is none to find by a measurement.
+    examples = None if os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT") else AlwaysOffExemplarFilter()
+    metrics.set_meter_provider(
+        MeterProvider(readers, resource=resource, exemplar_filter=examples, shutdown_on_exit=False, views=[_SECONDS])
+    )
 
 
 def shutdown() -> None:

@@ -3,14 +3,12 @@
 They cost a tenth of recorded ones.
 """
 
-from collections.abc import Iterator
 from typing import Any
 
 from opentelemetry import trace
-from opentelemetry.context import Context
+from opentelemetry.context import Context, attach, detach
 from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
-from opentelemetry.util._decorator import _agnosticcontextmanager
 
 _ids = RandomIdGenerator()
 _SAMPLED = TraceFlags(TraceFlags.SAMPLED)
@@ -35,9 +33,21 @@ class _UnrecordedTracer(trace.Tracer):
             trace_id, flags, state = _ids.generate_trace_id(), _SAMPLED, None
         return NonRecordingSpan(SpanContext(trace_id, _ids.generate_span_id(), False, flags, state))
 
-    @_agnosticcontextmanager
-    def start_as_current_span(
+    def start_as_current_span(  # type: ignore[override]
         self, name: str, context: Context | None = None, *_: Any, **__: Any
-    ) -> Iterator[trace.Span]:
-        with trace.use_span(self.start_span(name, context), record_exception=False) as span:
-            yield span
+    ) -> "_Current":
+        return _Current(self.start_span(name, context))
+
+
+class _Current:
+    """The time in which a span is the current one: the library's own way there takes as long as five spans."""
+
+    def __init__(self, span: trace.Span) -> None:
+        self._span = span
+
+    def __enter__(self) -> trace.Span:
+        self._token = attach(trace.set_span_in_context(self._span))
+        return self._span
+
+    def __exit__(self, *_: object) -> None:
+        detach(self._token)

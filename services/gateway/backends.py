@@ -40,7 +40,7 @@ class UnaryCall:
     """One method that answers one message. `key_name` is what its callers know the key of a request as."""
 
     def __init__(self, method: Method, channel: Channel, timeout: float, key_name: str = KEY_HEADER) -> None:
-        self._path, self._timeout, self._key_name = method.path, timeout, key_name
+        self._path, self._timeout, self._key_name, self._takes_key = method.path, timeout, key_name, method.takes_key
         self._call: Callable[..., Any] = channel.unary_unary(
             method.path, request_serializer=_serialize, response_deserializer=method.parse_response
         )
@@ -50,7 +50,7 @@ class UnaryCall:
         with _call_span(self._path, self._key_name) as span:
             running = self._call(request, timeout=self._timeout, metadata=_traced(span, metadata))
             response = await running
-            return response, _is_replayed(await running.initial_metadata(), await running.trailing_metadata())
+            return response, self._takes_key and await _is_replayed(running)
 
 
 class StreamCall:
@@ -80,7 +80,8 @@ def _serialize(message: Message) -> bytes:
     return message.SerializeToString()
 
 
-def _is_replayed(*metadata: Iterable[tuple[str, str | bytes]] | None) -> bool:
+async def _is_replayed(running: Any) -> bool:
+    metadata: Iterable[Any] = (await running.initial_metadata(), await running.trailing_metadata())
     return any(key == REPLAYED_KEY and value == "true" for part in metadata for key, value in part or ())
 
 

@@ -120,6 +120,7 @@ class _Answer:
         self._scope, self._send, self._browsers = scope, send, browsers
         self.status = 0
         self.is_complete = False
+        self._has_parts = False
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -128,10 +129,15 @@ class _Answer:
             self._browsers.mark(self._scope, headers)
             # Not a byte is on its way before there is a part of the body.
             await self._send({**message, "headers": headers})
-        else:
+        elif message.get("more_body", False) or self._has_parts:
+            self._has_parts = True
             async with asyncio.timeout(server.STALL_SECONDS):
                 await self._send(message)
             self.is_complete = not message.get("more_body", False)
+        else:
+            # All of the answer at one go, which the server takes at once, whatever becomes of it.
+            await self._send(message)
+            self.is_complete = True
 
 
 class _Metrics:
