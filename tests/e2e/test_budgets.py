@@ -65,8 +65,8 @@ def test_an_agent_whose_tokens_are_used_up_gets_no_work(baton: Baton) -> None:
         told = baton.call("POST", "/usage", {"calls": [call]}, token=token)
         assert told.status_code == 201, told.text
         assert baton.get(f"/budgets/{budget['id']}")["state"] == state
-    baton.run_now(baton.create("/tasks", task("Write", role=role))["id"])
-    refused = wait_until(lambda: _refusal(baton, token))
+    task_id = baton.create("/tasks", task("Write", role=role))["id"]
+    refused = wait_until(lambda: _refusal(baton, token, task_id))
     assert (refused["code"], refused["reason"]) == ("RESOURCE_EXHAUSTED", "BUDGET_EXCEEDED")
     assert f"budget {budget['id']} of agent {agent}: 110 of 100 tokens" in refused["detail"]
     assert baton.call("DELETE", f"/budgets/{budget['id']}").ok
@@ -74,7 +74,9 @@ def test_an_agent_whose_tokens_are_used_up_gets_no_work(baton: Baton) -> None:
     assert leased[0]["task"] == "Write"
 
 
-def _refusal(baton: Baton, token: str) -> Any:
+def _refusal(baton: Baton, token: str, task_id: str) -> Any:
+    # There has to be work to be refused: a run that was leased when the budget came through has been called off.
+    baton.run_now(task_id)
     answer = baton.call("POST", "/runs:lease", {}, token=token)
     if answer.ok:  # the budget has not come through yet: the run is given back
         _give_back(baton, token, answer.json()["runs"])
