@@ -1,11 +1,16 @@
-"""What a request costs the gateway, against a bare Starlette route that calls the same stub on the same HTTP server.
+"""What a request costs the gateway: by itself, and beside a bare Starlette route that calls the same stub.
 
-Microseconds of processor time of the serving process per request, all its threads together, with as much to do as it
-can: eight connections, one request after the other on each. The routes beside it have no token, limit, trace or log:
-one answers with `json_format` and
-orjson, one with the same bytes each time, so that the HTTP server and the gRPC client are all it costs.
+First all that it does above the HTTP server and the gRPC client, in this process: the token, the limits, the request
+read, the answer printed, the span, the metrics and the line of the log, with a channel that answers at once.
 
-    PYTHONPATH=.:gen .venv/bin/python -m bench.requests [--requests 4000] [--rounds 5]
+Then whole processes on the same HTTP server, with as much to do as they can: eight connections, one request after the
+other on each. Of these it is the processor time of all threads per request. The routes beside have no token, limit,
+trace or log: one answers with `json_format` and orjson, one with the same bytes each time. All code is slower there
+than by itself, because it shares the processors, and their caches, with the client and the backend.
+
+    PYTHONPATH=.:gen .venv/bin/python -m bench.requests [--requests 4000] [--rounds 5] 2>/dev/null
+
+The log goes to standard error, as it does in production.
 """
 
 import argparse
@@ -14,14 +19,17 @@ import os
 import socket
 import statistics
 import tempfile
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import orjson
 import uvloop
+from baton.api.v1 import auth_service_pb2
 from google.protobuf import json_format
 from google.protobuf.message import Message
 from starlette.applications import Starlette
@@ -39,10 +47,22 @@ from services.gateway.config import Settings
 from services.gateway.server import serve
 from tests.support.processes import free_port
 from tests.support.waiting import wait_until
-from tests.unit.gateway.garden import PACKAGE, TOKEN, Contract, Greenhouse, compile_contract, start_backend
+from tests.unit.gateway.garden import (
+    ACCESS_TOKEN,
+    PACKAGE,
+    TOKEN,
+    Contract,
+    Greenhouse,
+    compile_contract,
+    start_backend,
+)
 
 _SCRATCH = "BENCH_SCRATCH"
 CONNECTIONS = 8
+_SERVICE = f"/{PACKAGE}.GreenhouseService"
+_EXCHANGE = "/baton.api.v1.AuthService/ExchangeToken"
+_EXCHANGED = auth_service_pb2.ExchangeTokenResponse(access_token=ACCESS_TOKEN)
+_NO_LIMIT = "1000000/second"
 KINDS = ("gateway", "json_format", "nothing")
 PLANT = {
     "id": "0199a1b2-7a3c-7def-8123-456789abcdef",
@@ -100,9 +120,7 @@ def front(kind: str, port: int, backend_port: int) -> None:
 
 def _app(kind: str, backend_address: str) -> ASGIApp:
     contract = _contract()
-    settings = Settings(
-        backends=f"{PACKAGE}={backend_address}", auth_address=backend_address, rate_limit="1000000/second"
-    )
+    settings = Settings(backends=f"{PACKAGE}={backend_address}", auth_address=backend_address, rate_limit=_NO_LIMIT)
     channels = open_channels(settings.addresses())
     if kind == "gateway":
         return build_app(settings, channels, TokenExchange(open_channel(backend_address)), contract.comments)
@@ -135,6 +153,65 @@ def _always_the_same() -> Callable[[Message], bytes]:
         return written[name]
 
     return write
+
+
+class InstantChannel:
+    """Answers each method with a message that is there already."""
+
+    def __init__(self, answers: Mapping[str, Message]) -> None:
+        self._answers = answers
+
+    def unary_unary(self, path: str, **_: object) -> Callable[..., "InstantAnswer"]:
+        answer = InstantAnswer(self._answers.get(path))
+        return lambda *_, **__: answer
+
+    unary_stream = unary_unary
+
+
+class InstantAnswer:
+    """A call that is over."""
+
+    def __init__(self, message: Message | None) -> None:
+        self._message = message
+
+    def __await__(self) -> Generator[None, None, Message | None]:
+        return self._message
+        yield
+
+
+def by_itself(requests: int, rounds: int) -> None:
+    """Prints what the gateway adds to the HTTP server and the gRPC client."""
+    contract = _contract()
+    telemetry.configure("gateway", exposes=True)
+    plant = json_format.ParseDict(PLANT, contract.plant())
+    one, many = (
+        contract.messages.GetPlantResponse(plant=plant),
+        contract.messages.ListPlantsResponse(items=[plant] * 100),
+    )
+    channel: Any = InstantChannel({f"{_SERVICE}/GetPlant": one, f"{_SERVICE}/ListPlants": many, _EXCHANGE: _EXCHANGED})
+    settings = Settings(backends=f"{PACKAGE}=unix:nowhere", auth_address="unix:nowhere", rate_limit=_NO_LIMIT)
+    app = build_app(settings, {PACKAGE: channel}, TokenExchange(channel), contract.comments)
+    for title, path in PATHS.items():
+        found = [uvloop.run(_serving(app, path, requests)) for _ in range(rounds)]
+        print(f"{title:26}{min(found):14.0f}")
+
+
+async def _serving(app: ASGIApp, path: str, requests: int) -> float:
+    """Microseconds of processor time per request."""
+    headers = [(b"host", b"bench"), (b"authorization", f"Bearer {TOKEN}".encode())]
+    scope = {"type": "http", "method": "GET", "path": path, "raw_path": path.encode(), "query_string": b""}
+    scope |= {"headers": headers, "client": ("127.0.0.1", 1)}
+
+    async def receive() -> Any:
+        return {"type": "http.disconnect"}
+
+    async def send(part: Any) -> None:
+        assert part.get("status", 200) == 200, part
+
+    before = time.process_time()
+    for _ in range(requests):
+        await app(dict(scope), receive, send)
+    return (time.process_time() - before) / requests * 1e6
 
 
 async def ask(port: int, path: str, requests: int) -> None:
@@ -212,6 +289,7 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="bench-requests-") as scratch:
         os.environ[_SCRATCH] = scratch
+        by_itself(options.requests, options.rounds)
         compare(options.requests, options.rounds)
 
 

@@ -1,8 +1,8 @@
 """Calls to other services: traced, with a deadline, under the caller's own name, failing with our errors."""
 
 import math
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import ExitStack
 from typing import Any
 
 import grpc
@@ -98,27 +98,32 @@ async def _messages(running: Any, until_the_end: ExitStack) -> AsyncIterator[Any
             yield message
 
 
-@contextmanager
-def client_span(path: str) -> Iterator[Span]:
+class client_span:  # noqa: N801 - used like a function
     """A CLIENT span around one call, whose failure it raises as one of our errors.
 
     It is never made the current one for long: a stream may be read by several tasks, and a context can only be
     left by the one that entered it.
     """
-    name = path.lstrip("/")
-    span = telemetry.tracer().start_span(
-        name, kind=SpanKind.CLIENT, attributes={telemetry.RPC_SYSTEM: "grpc", telemetry.RPC_METHOD: name}
-    )
-    try:
-        yield span
-        span.set_attribute(telemetry.RPC_STATUS, "OK")
-    except AioRpcError as error:
-        raise _failed(span, from_rpc_error(error)) from None
-    except ServiceError as error:
-        _failed(span, error)
-        raise
-    finally:
-        span.end()
+
+    def __init__(self, path: str) -> None:
+        name = path.lstrip("/")
+        self._span = telemetry.tracer().start_span(
+            name, kind=SpanKind.CLIENT, attributes={telemetry.RPC_SYSTEM: "grpc", telemetry.RPC_METHOD: name}
+        )
+
+    def __enter__(self) -> Span:
+        return self._span
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        try:
+            if error is None:
+                self._span.set_attribute(telemetry.RPC_STATUS, "OK")
+            elif isinstance(error, AioRpcError):
+                raise _failed(self._span, from_rpc_error(error)) from None
+            elif isinstance(error, ServiceError):
+                _failed(self._span, error)
+        finally:
+            self._span.end()
 
 
 def _path(details: ClientCallDetails) -> str:

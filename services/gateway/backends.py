@@ -1,8 +1,7 @@
 """Calls to the services behind the gateway."""
 
 import math
-from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -47,10 +46,13 @@ class UnaryCall:
 
     async def __call__(self, request: Message, metadata: Metadata) -> tuple[Message, bool]:
         """The answer, and whether it is that of an earlier request with the same key. Raises ServiceError."""
-        with _call_span(self._path, self._key_name) as span:
-            running = self._call(request, timeout=self._timeout, metadata=_traced(span, metadata))
-            response = await running
-            return response, self._takes_key and await _is_replayed(running)
+        try:
+            with client_span(self._path) as span:
+                running = self._call(request, timeout=self._timeout, metadata=_traced(span, metadata))
+                response = await running
+                return response, self._takes_key and await _is_replayed(running)
+        except ServiceError as error:
+            raise _as_sent(error, self._key_name) from None
 
 
 class StreamCall:
@@ -66,7 +68,7 @@ class StreamCall:
         self, request: Message, metadata: Metadata, seconds: float = math.inf
     ) -> AsyncGenerator[Message, None]:
         """The messages, for at most so many seconds; closing the iterator ends the call. Raises ServiceError."""
-        with _call_span(self._path) as span:
+        with client_span(self._path) as span:
             seconds = min(seconds, self.timeout)
             running = self._call(request, timeout=seconds, metadata=_traced(span, metadata))
             try:
@@ -88,16 +90,6 @@ async def _is_replayed(running: Any) -> bool:
 def _traced(span: Span, metadata: Metadata) -> Metadata:
     traceparent = telemetry.traceparent(span)
     return (*metadata, ("traceparent", traceparent)) if traceparent else metadata
-
-
-@contextmanager
-def _call_span(path: str, key_name: str = KEY_HEADER) -> Iterator[Span]:
-    """The span of a call whose failure is told in its caller's words."""
-    try:
-        with client_span(path) as span:
-            yield span
-    except ServiceError as error:
-        raise _as_sent(error, key_name) from None
 
 
 def _as_sent(error: ServiceError, key_name: str) -> ServiceError:

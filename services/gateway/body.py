@@ -58,8 +58,9 @@ async def read_bytes(request: Request) -> bytes:
     """
     declared = request.headers.get("content-length")
     if declared is None and "transfer-encoding" not in request.headers:
-        # Nothing follows the head then (RFC 9112, 6.3): most requests are such, and need not wait for it.
-        return b""
+        # Nothing follows the head (RFC 9112, 6.3), so that nothing has to be waited for. It is read all the same: that
+        # the client leaves is heard behind it, and by nobody if somebody has begun to read and was called off.
+        return await _whole(request)
     if declared is not None and declared.isdecimal() and int(declared) > MAX_BODY_BYTES:
         raise _too_large()
     _check_encoding(request.headers)

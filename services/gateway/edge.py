@@ -4,10 +4,10 @@ import asyncio
 import logging
 import re
 import time
-import uuid
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
 
+import uuid_utils
 from opentelemetry.metrics import CallbackOptions, Observation
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 from starlette.requests import ClientDisconnect, Request
@@ -57,7 +57,7 @@ class Edge:
             raise NotImplementedError(f"the gateway does not speak {scope['type']}")
         request = Request(scope, receive)
         given = request.headers.get("x-request-id", "")
-        scope["request_id"] = given if _REQUEST_ID.fullmatch(given) else str(uuid.uuid4())
+        scope["request_id"] = given if _REQUEST_ID.fullmatch(given) else str(uuid_utils.uuid4())
         with _server_span(request) as span:
             answer = _Answer(scope, send, self._browsers)
             began = time.perf_counter()

@@ -50,9 +50,9 @@ class LastingCall:
                         if self._credential and self._credential.is_to_replace(token, await self._token()):
                             break
                     else:
-                        # It may have ended because the token has.
-                        await self._token()
-                        return
+                        # It ends with its access token, which on a busy machine is not replaced in time, or by itself.
+                        if token == await self._token():
+                            return
         finally:
             stop.cancel()
 

@@ -25,6 +25,8 @@ from tests.support.waiting import wait_until
 ROWS, LOG = 20_000, "x" * 2000
 CHUNK = 1 << 16
 LEFT_OUT = ("inputs", "output")
+# The engines differ in how they find rows, and the forms in how they are written: not in how a transfer breaks.
+FILES = {"sqlite": "/runs.csv?columns=id&columns=log_excerpt", "postgres": "/runs.ndjson"}
 
 
 def download(baton: Baton, path: str) -> requests.Response:
@@ -77,12 +79,11 @@ def test_files_hold_what_the_list_shows_whatever_is_asked_for(baton: Baton) -> N
     assert cells == "task,status\r\n" + "'=Works,succeeded\r\n" * 2
 
 
-@pytest.mark.timeout(120)
-@pytest.mark.parametrize("path", ["/runs.csv?columns=id&columns=log_excerpt", "/runs.ndjson"])
+@pytest.mark.timeout(600)
 def test_a_file_that_is_cut_short_never_looks_complete(
-    start_here: StartBaton, own_database: dict[str, str], path: str
+    engine: str, start_here: StartBaton, own_database: dict[str, str]
 ) -> None:
-    baton = start_here()
+    baton, path = start_here(), FILES[engine]
     _fill(own_database.get("DATABASE_URL", f"sqlite:///{baton.home}/tasks.db"))
     authorization = {"Authorization": f"Bearer {baton.admin_token}"}
     with requests.get(baton.url + path, headers=authorization, stream=True, timeout=60) as response:
