@@ -36,7 +36,7 @@ async def test_the_token_is_the_owners_with_the_scopes_asked_for(sessions: Sessi
     request = ActForAgentRequest(agent_id=agent_id.upper(), scopes=["tasks:write"], run_id=RUN.upper())
     answer = await worker(sessions).ActForAgent(request)
     verifier = Verifier(sessions.settings.jwks_file, sessions.clock)
-    caller = verifier.verify(answer.access_token)
+    caller, _ = verifier.verify(answer.access_token)
     assert caller == Caller(agent_id, frozenset({"tasks:write"}), caller.token_id, role="planner", run_id=RUN)
     claims = _claims(sessions, answer.access_token)
     assert claims["act"] == {"sub": WORKER}
@@ -46,7 +46,7 @@ async def test_the_token_is_the_owners_with_the_scopes_asked_for(sessions: Sessi
 async def test_whoever_holds_admin_passes_on_no_more_than_was_asked_for(sessions: Sessions) -> None:
     agent_id = await owner(sessions, "admin")
     answer = await worker(sessions).ActForAgent(ActForAgentRequest(agent_id=agent_id, scopes=sorted(PASSED_ON)))
-    verified = Verifier(sessions.settings.jwks_file, sessions.clock).verify(answer.access_token)
+    verified, _ = Verifier(sessions.settings.jwks_file, sessions.clock).verify(answer.access_token)
     assert verified.scopes == PASSED_ON
     assert verified.run_id == ""
 

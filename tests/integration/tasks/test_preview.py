@@ -42,7 +42,8 @@ async def test_a_preview_stores_nothing(tasks: Tasks) -> None:
     answer = await preview(tasks, title="a", schedule_kind=CRON, schedule_expr="@daily",
                            payload={"pipeline": [{"uses": "echo.test"}]})  # fmt: skip
     assert answer.valid
-    for table in tables.metadata.sorted_tables:
+    # Until when somebody watches runs is a row that is there from the start.
+    for table in set(tables.metadata.sorted_tables) - {tables.run_watch}:
         assert await tasks.count(table) == 0, table.name
 
 
