@@ -21,6 +21,12 @@ _OPTIONS = list({**dict(CHANNEL_OPTIONS), "grpc.max_receive_message_length": -1}
 Metadata = tuple[tuple[str, str], ...]
 
 
+def call_metadata(request_id: str, token: str = "") -> Metadata:
+    """What a call tells of the request that it is for, and with which access token; empty where none is needed."""
+    authorization = (("authorization", f"Bearer {token}"),) if token else ()
+    return (("x-request-id", request_id), *authorization)
+
+
 def open_channels(addresses: Mapping[str, str]) -> dict[str, Channel]:
     """A channel for each package, one for all that share an address. They outlive a restart of what is behind."""
     opened: dict[str, Channel] = {}

@@ -129,15 +129,16 @@ class _Answer:
             self._browsers.mark(self._scope, headers)
             # Not a byte is on its way before there is a part of the body.
             await self._send({**message, "headers": headers})
-        elif message.get("more_body", False) or self._has_parts:
+            return
+        is_last = not message.get("more_body", False)
+        if is_last and not self._has_parts:
+            # All of the answer at one go, which the server takes at once, whatever becomes of it.
+            await self._send(message)
+        else:
             self._has_parts = True
             async with asyncio.timeout(server.STALL_SECONDS):
                 await self._send(message)
-            self.is_complete = not message.get("more_body", False)
-        else:
-            # All of the answer at one go, which the server takes at once, whatever becomes of it.
-            await self._send(message)
-            self.is_complete = True
+        self.is_complete = is_last
 
 
 class _Metrics:

@@ -10,7 +10,7 @@ from google.protobuf.message import Message
 from starlette.requests import Request
 
 from services.chassis.auth import TokenExchange
-from services.gateway.backends import StreamCall
+from services.gateway.backends import StreamCall, call_metadata
 from services.gateway.credentials import Credential
 from services.gateway.descriptors import Method
 from services.gateway.server import stopping_of
@@ -57,8 +57,7 @@ class LastingCall:
             stop.cancel()
 
     def _told(self, token: str) -> AsyncGenerator[Message, None]:
-        authorization = (("authorization", f"Bearer {token}"),) if token else ()
-        metadata = (("x-request-id", self._request.scope["request_id"]), *authorization)
+        metadata = call_metadata(self._request.scope["request_id"], token)
         return self._call(self._message, metadata, seconds=self._ends_at - time.monotonic())
 
     async def _token(self) -> str:

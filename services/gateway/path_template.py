@@ -8,6 +8,7 @@ A verb behind a literal is a part of that literal.
 """
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from urllib.parse import quote
 
@@ -56,8 +57,12 @@ class PathTemplate:
         filled = list(self.segments)
         for variable, value in reversed(list(zip(self.variables, values, strict=True))):
             filled[variable.start : variable.stop] = [quote(value, safe="" if variable.is_one_segment else "/")]
+        return self.joined(filled)
+
+    def joined(self, segments: Iterable[str]) -> str:
+        """The path of these segments in place of its own, and the verb behind them."""
         verb = f":{self.verb}" if self.verb and self.segments[-1] in (ONE, REST) else ""
-        return f"/{'/'.join(filled)}{verb}"
+        return f"/{'/'.join(segments)}{verb}"
 
 
 def parse_template(text: str) -> PathTemplate:

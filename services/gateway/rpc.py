@@ -13,7 +13,7 @@ from starlette.types import Receive, Scope, Send
 
 from services.chassis.auth import TokenExchange
 from services.chassis.errors import Unavailable
-from services.gateway.backends import Metadata, StreamCall, UnaryCall
+from services.gateway.backends import Metadata, StreamCall, UnaryCall, call_metadata
 from services.gateway.clients import while_connected
 from services.gateway.credentials import access_token, set_proven
 from services.gateway.descriptors import VERSION_FIELD, Binding, Method
@@ -126,10 +126,8 @@ async def _bytes(first: HttpBody, rest: AsyncIterator[HttpBody]) -> AsyncIterato
 
 
 async def _metadata(method: Method, request: Request, exchange: TokenExchange) -> Metadata:
-    request_id = ("x-request-id", request.scope["request_id"])
-    if method.is_open:
-        return (request_id,)
-    return (request_id, ("authorization", f"Bearer {await access_token(request, exchange)}"))
+    token = "" if method.is_open else await access_token(request, exchange)
+    return call_metadata(request.scope["request_id"], token)
 
 
 def _note_taken(method: Method, request: Request) -> None:

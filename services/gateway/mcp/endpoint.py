@@ -19,6 +19,7 @@ from starlette.responses import Response
 from starlette.types import Message
 
 from services.chassis.auth import TokenExchange
+from services.gateway.backends import call_metadata
 from services.gateway.body import MAX_BODY_BYTES, parse_json, read_bytes
 from services.gateway.clients import while_connected
 from services.gateway.credentials import checked_access_token
@@ -93,7 +94,7 @@ def _server(tools: Mapping[str, Tool], version: str) -> Server:
 
 def _visit(request: Request, token: str) -> Visit:
     request_id = request.scope["request_id"]
-    metadata = (("x-request-id", request_id), ("authorization", f"Bearer {token}"))
+    metadata = call_metadata(request_id, token)
     return Visit(metadata, PATH, request_id, trace.get_current_span(), request.scope.setdefault("noted", {}))
 
 

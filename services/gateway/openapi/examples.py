@@ -12,7 +12,7 @@ from baton.api.v1 import annotations_pb2
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
 from services.chassis import enums
-from services.gateway.openapi.rules import Schema, allowed_numbers, is_required, keywords, rules_of
+from services.gateway.openapi.rules import Schema, allowed_numbers, is_required, keywords, rules_of, rules_of_values
 from services.gateway.transcode.printer import map_entry
 from services.gateway.transcode.wrappers import WRAPPED
 
@@ -127,11 +127,7 @@ def _answered(field: FieldDescriptor, around: tuple[Descriptor, ...]) -> Any:
 def _asked(field: FieldDescriptor, holder: FieldDescriptor) -> Any:
     if field.message_type is not None:
         return _WELL_KNOWN.get(field.message_type.full_name) or question(field.message_type)
-    rules = rules_of(holder)
-    if map_entry(holder):
-        rules = rules.map.values
-    elif holder.is_repeated:
-        rules = rules.repeated.items
+    rules = rules_of_values(holder)
     if field.enum_type is not None:
         names = enums.short_names(field.enum_type)
         return next(names[number] for number in allowed_numbers(rules, list(names)) if number)

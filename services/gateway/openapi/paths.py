@@ -23,8 +23,7 @@ def openapi_path(template: str) -> tuple[str, list[PathParameter]]:
     for index, parameter in _parameters(path):
         found.append(parameter)
         segments[index] = f"{{{parameter.name}}}"
-    verb = f":{path.verb}" if path.verb and path.segments[-1] in (ONE, REST) else ""
-    return f"/{'/'.join(segments)}{verb}", found
+    return path.joined(segments), found
 
 
 def _parameters(path: PathTemplate) -> Iterator[tuple[int, PathParameter]]:

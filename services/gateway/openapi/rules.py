@@ -7,6 +7,8 @@ from typing import Any
 from buf.validate import validate_pb2
 from google.protobuf.descriptor import FieldDescriptor
 
+from services.gateway.transcode.printer import map_entry
+
 Schema = dict[str, Any]
 
 _FORMATS = {
@@ -25,6 +27,14 @@ _NOT_NUMBERS = frozenset({"string", "bytes", "enum", "repeated", "map", "bool", 
 def rules_of(field: FieldDescriptor) -> validate_pb2.FieldRules:
     """The rules that the contract puts on a field."""
     return field.GetOptions().Extensions[validate_pb2.field]
+
+
+def rules_of_values(field: FieldDescriptor) -> validate_pb2.FieldRules:
+    """The rules on each value of a field: of a list its items, of a map its values, else the field itself."""
+    rules = rules_of(field)
+    if map_entry(field):
+        return rules.map.values
+    return rules.repeated.items if field.is_repeated else rules
 
 
 _ZERO: Mapping[str, Any] = {"string": "", "repeated": [], "map": {}}

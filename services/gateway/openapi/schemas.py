@@ -10,7 +10,7 @@ from typing import Any
 from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
 
 from services.chassis import enums
-from services.gateway.openapi.rules import Schema, allowed_numbers, is_required, keywords, rules_of
+from services.gateway.openapi.rules import Schema, allowed_numbers, is_required, keywords, rules_of, rules_of_values
 from services.gateway.transcode.printer import map_entry
 from services.gateway.transcode.wrappers import WRAPPED
 
@@ -119,11 +119,7 @@ class Schemas:
         return _SCALARS[field.type]
 
     def _question_value(self, field: FieldDescriptor, holder: FieldDescriptor) -> Schema:
-        rules = rules_of(holder)
-        if map_entry(holder):
-            rules = rules.map.values
-        elif holder.is_repeated:
-            rules = rules.repeated.items
+        rules = rules_of_values(holder)
         if field.message_type is not None:
             if field.message_type.full_name in _WELL_KNOWN:
                 return _WELL_KNOWN[field.message_type.full_name] | keywords(rules)
