@@ -83,9 +83,9 @@ def configure(service: str, *, clean: Clean | None = None, exposes: bool = False
             exposition.serve_or_exit(service, address)
     trace.set_tracer_provider(tracer_provider)
     # Where no spans are kept, there is none to find by a measurement.
-    examples = None if os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT") else AlwaysOffExemplarFilter()
+    exemplars = None if os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT") else AlwaysOffExemplarFilter()
     metrics.set_meter_provider(
-        MeterProvider(readers, resource=resource, exemplar_filter=examples, shutdown_on_exit=False, views=[_SECONDS])
+        MeterProvider(readers, resource=resource, exemplar_filter=exemplars, shutdown_on_exit=False, views=[_SECONDS])
     )
 
 

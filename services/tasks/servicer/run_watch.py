@@ -1,7 +1,6 @@
 """The method of RunService that goes on and on."""
 
 import asyncio
-import itertools
 import time
 from collections.abc import AsyncIterator
 from typing import Any, NamedTuple
@@ -62,9 +61,7 @@ class Watching:
 
     async def _settle(self) -> None:
         """Waits until what was under way when noting began, and may have noted nothing, has ended."""
-        for _ in itertools.count():
-            if await self._database.read(operations.is_noted_whole):
-                return
+        while not await self._database.read(operations.is_noted_whole):  # noqa: ASYNC110 - nobody tells of that
             await asyncio.sleep(_SETTLING_SECONDS)
 
     async def _end(self) -> int:
